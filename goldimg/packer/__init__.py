@@ -1,0 +1,1 @@
+"""Packer boots and provisions, and nothing else: templates in, a disk out, events on the way."""
