@@ -139,7 +139,7 @@ def make_plan(
         jobs=jobs,
         installs=tuple(
             Install(
-                name="install-" + "-".join(layer.provider for layer in layers),
+                name="+".join(layer.provider for layer in layers),
                 kickstart=kickstarts[layers[0].provider].text,
                 volumes=kickstarts[layers[0].provider].volumes,
                 layers=tuple(layers),

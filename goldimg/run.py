@@ -54,7 +54,7 @@ INHERITED = (
     "SUPERMIN_MODULES",
     "SUPERMIN_KERNEL_VERSION",
 )
-GRACE = {signal.SIGINT: 20.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}  # seconds to die of each
+GRACE = {signal.SIGINT: 2.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}  # seconds to die of each
 KEPT = 4 << 20  # bytes of each stream kept in memory
 
 
@@ -111,6 +111,7 @@ class Runner:
     ) -> None:
         self.redact = redactor or Redactor()
         self.cancel = cancel or threading.Event()
+        self.hurry = threading.Event()  # set: what is being stopped is killed at once
 
     def check_cancelled(self) -> None:
         """Raises Interrupted once the user has asked to stop; long loops of our own call it."""
@@ -132,12 +133,14 @@ class Runner:
         check: bool = True,
         stdin: bytes | None = None,
         abort: Callable[[], BaseException | None] | None = None,
+        grace: float = GRACE[signal.SIGINT],
     ) -> Completed:
         """Runs `argv` to its end and returns how it ended.
 
         Both streams go line by line, redacted, to `log` (appended) and `on_line`; `on_chunk` takes
         the raw stdout instead. `timeout` is in seconds; `abort` is asked ten times a second and
-        what it returns ends the program and is raised. Raises MissingTool (with `reason`) where
+        what it returns ends the program and is raised. A program that is ended has `grace` seconds
+        to clean up after INT. Raises MissingTool (with `reason`) where
         the program is absent, GoldimgError for a non-zero exit (with `check`) or a timeout,
         Interrupted when cancelled.
         """
@@ -161,7 +164,7 @@ class Runner:
             try:
                 self._wait(process, streams, started, timeout, words, abort)
             except BaseException:
-                stop_group(process)
+                stop_group(process, self.hurry, grace)
                 raise
         result = Completed(
             argv=tuple(words),
@@ -315,18 +318,19 @@ def has_program(name: str) -> bool:
     return shutil.which(name, path=environment_of(None)["PATH"]) is not None
 
 
-def stop_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and everything in its group."""
-    for number, seconds in GRACE.items():
+def stop_group(process: subprocess.Popen[bytes], hurry: threading.Event, grace: float) -> None:
+    """Ends a process and everything in its group; `hurry` skips to KILL."""
+    for number, seconds in {**GRACE, signal.SIGINT: grace}.items():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
-        if _group_ended(process, seconds):
+        patience = threading.Event() if number is signal.SIGKILL else hurry
+        if _group_ended(process, seconds, patience):
             return
 
 
-def _group_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+def _group_ended(process: subprocess.Popen[bytes], seconds: float, hurry: threading.Event) -> bool:
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and not hurry.is_set():
         if process.poll() is not None and not _group_exists(process.pid):
             return True
         time.sleep(0.05)

@@ -16,6 +16,8 @@ __all__ = [
     "as_keypath",
     "closest",
     "dotted",
+    "giver_of",
+    "is_secret",
     "load_yaml",
     "merged",
     "validate_layers",
@@ -70,10 +72,13 @@ def validate_model(
     return validate_layers(model, layers)
 
 
-def validate_layers(model: type[M], layers: Sequence[Document]) -> tuple[M | None, list[Problem]]:
+def validate_layers(
+    model: type[M], layers: Sequence[Document], *, owner: Document | None = None
+) -> tuple[M | None, list[Problem]]:
     """As `validate_model`, for documents laid over one another; later ones win.
 
-    A problem names the last document that gives the faulty key, or else the first document.
+    A problem names the last document that gives the faulty key or its parent, or else `owner`
+    (the first document unless told).
     """
     shapeless = [
         layer.problem((), "must be a mapping of keys to values")
@@ -86,6 +91,7 @@ def validate_layers(model: type[M], layers: Sequence[Document]) -> tuple[M | Non
         return model.model_validate(merged(layer.data or {} for layer in layers)), []
     except ValidationError as error:
         details = error.errors(include_url=False)
+    layers = [owner, *layers] if owner else layers
     problems = {_problem(model, layers, detail) for detail in details}
     meant = {problem.suggestion for problem in problems if problem.message == UNKNOWN}
     # A misspelt key is one fault, not also a missing one.
@@ -106,7 +112,7 @@ def merged(layers: Iterable[object]) -> dict[str, Any]:
 
 def _problem(model: type[BaseModel], layers: Sequence[Document], detail: ErrorDetails) -> Problem:
     path = tuple(step for step in detail["loc"] if step != "[key]")
-    document = _giver(layers, path)
+    document = giver_of(layers, path)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         known = _fields(_type_at(model, path[:-1]))
@@ -115,14 +121,16 @@ def _problem(model: type[BaseModel], layers: Sequence[Document], detail: ErrorDe
         return _choice(model, document, path, detail)
     if kind == "value_error":
         # Our own validators raise these; they never quote what they were given.
-        return document.problem(path, str(context.get("error", "is not valid")))
+        fault = context.get("error", "is not valid")
+        path = (*path, *as_keypath(getattr(fault, "key", "")))
+        return giver_of(layers, path).problem(path, str(fault))
     if kind in _BOUNDS:
         words, bound = _BOUNDS[kind]
         return document.problem(path, words.format(context.get(bound)))
     return document.problem(path, _MESSAGES.get(kind, "is not valid"))
 
 
-def _giver(layers: Sequence[Document], path: KeyPath) -> Document:
+def giver_of(layers: Sequence[Document], path: KeyPath) -> Document:
     """The last document that gives the key, or else the nearest parent of it."""
     while path:
         for layer in reversed(layers):

@@ -6,13 +6,15 @@ between them only inside the deflated blocks.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import zlib
+from types import ModuleType
 from typing import Any
 
-try:
-    from isal import isal_zlib as _engine
-except ImportError:  # pragma: no cover - a platform without wheels
-    _engine = zlib
+_engine: ModuleType = zlib
+with contextlib.suppress(ImportError):  # a platform without wheels
+    _engine = importlib.import_module("isal.isal_zlib")
 
 LEVEL = 1  # ISA-L: 500 MB/s a core; its higher levels gain less than one percent
 # The window that qcow2 readers inflate with: QEMU's docs/interop/qcow2.txt, "Compressed Clusters".
@@ -23,10 +25,8 @@ STREAM_END = b"\x01\x00\x00\xff\xff"  # a last stored block that holds nothing
 
 def raw(data: bytes, window: int = CLUSTER_WINDOW) -> bytes:
     """`data` as a complete raw deflate stream (RFC 1951) with matches inside 2**`window` bytes."""
-    compressor = _engine.compressobj(LEVEL, zlib.DEFLATED, -window)
-    head: bytes = compressor.compress(data)
-    tail: bytes = compressor.flush()
-    return head + tail
+    deflated: bytes = _engine.compress(data, LEVEL, -window)
+    return deflated
 
 
 def piece(data: bytes) -> bytes:
@@ -66,4 +66,4 @@ def adler32(data: bytes) -> int:
     return int(_engine.adler32(data))
 
 
-ERRORS: tuple[type[Exception], ...] = (zlib.error, _engine.error)
+ERRORS: tuple[type[Exception], ...] = (zlib.error, _engine.__dict__["error"])

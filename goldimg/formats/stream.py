@@ -65,13 +65,14 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
 class Output:
     """A file written from front to back, its SHA-256 computed beside the writing.
 
-    With `hashed=False` it may also be patched, and has no digest.
+    With `hashed=False` nothing is hashed until `begin_hash`. What is not hashed may be patched.
     """
 
     def __init__(self, path: Path, *, hashed: bool = True) -> None:
         self.position = 0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         self._sha = hashlib.sha256() if hashed else None
+        self._hash_start = 0
         self._hasher = ThreadPoolExecutor(1, "sha256")
         self._pending: deque[Future[None]] = deque()
 
@@ -107,13 +108,18 @@ class Output:
             for start in range(0, count, 64 * BLOCK):
                 self._hash(update, min(64 * BLOCK, count - start))
 
+    def begin_hash(self) -> None:
+        """From here on the digest counts."""
+        self._sha, self._hash_start = hashlib.sha256(), self.position
+
     def patch(self, offset: int, data: bytes) -> None:
         """Overwrites what was written before at `offset`."""
-        assert self._sha is None  # noqa: S101 - a hash cannot go back
+        # A hash cannot go back.
+        assert self._sha is None or offset + len(data) <= self._hash_start  # noqa: S101
         self._put(data, offset)
 
     def digest(self) -> bytes:
-        """The SHA-256 of everything so far."""
+        """The SHA-256 of everything from the start of the hash on."""
         assert self._sha is not None  # noqa: S101
         while self._pending:
             self._pending.popleft().result()

@@ -18,13 +18,14 @@ from goldimg.run import Runner, reap
 
 # what Packer says -> the phase that begins with it
 PHASES = (
-    ("Starting VM", "booting"),
-    ("Waiting for SSH", "waiting for SSH"),
+    ("Starting VM", "boot"),
+    ("Waiting for SSH", "ssh"),
     ("Connected to SSH", "provisioning"),
     ("Gracefully halting", "shutting down"),
     ("Executing shutdown", "shutting down"),
 )
 CLEANING = "clean"
+STOPPING = 20.0  # seconds that Packer may take to stop its VM and remove what it made
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Story:
 
     on_phase: Callable[[str], None]
     on_detail: Callable[[str], None]
+    is_install: bool = False
     phases: list[tuple[str, float]] = field(default_factory=list)
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=400))
     errors: list[str] = field(default_factory=list)
@@ -60,17 +62,15 @@ class Story:
 
     def _follow(self, text: str) -> None:
         for mark, phase in PHASES:
-            if text.startswith(mark) and not (phase == "waiting for SSH" and self._installing()):
+            # Packer waits for SSH from the first second of an install; the installer's own
+            # reports say more about where it is.
+            if text.startswith(mark) and not (phase == "ssh" and self.is_install):
                 self.enter(phase)
         if task := task_of(text):
             self.task = task
             if task.lower().startswith(CLEANING):
                 self.enter("cleaning")
             self.on_detail(task)
-
-    def _installing(self) -> bool:
-        """Packer waits for SSH from the first second on; the installer's own reports say more."""
-        return any(phase == "booting the installer" for phase, _ in self.phases)
 
     def seconds(self) -> dict[str, float]:
         """How long each phase took."""
@@ -120,6 +120,7 @@ def run_packer(
             on_line=lambda raw: say(story.hear(raw)),
             check=False,
             abort=abort,
+            grace=STOPPING,
         )
     finally:
         secret.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from goldimg.errors import UsageError
 from goldimg.formats import Written
+from goldimg.formats.ovf import GuestOs
 from goldimg.formats.source import Disk
 from goldimg.project import artifact_name
 from goldimg.run import Runner
@@ -25,7 +26,10 @@ REGISTRY: dict[str, type[Provider]] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A finished disk, and where its artifacts go. `target` is staging: finished together."""
+    """A finished disk, and where its artifacts go: `target` holds them until all are written.
+
+    `seed` stands for the disk's inputs and gives ids; `guest` names the OS to hypervisors.
+    """
 
     os_name: str
     version: str
@@ -34,6 +38,7 @@ class Conversion:
     cpus: int
     memory_mib: int
     seed: str
+    guest: GuestOs | None
     runner: Runner
     progress: Callable[[int, int], None]
 
@@ -48,7 +53,6 @@ class Provider(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     extensions: ClassVar[tuple[str, ...]]
-    formats: ClassVar[tuple[str, ...]]
     native_builder: ClassVar[str] = "qemu"
 
     def __init_subclass__(cls) -> None:
@@ -72,6 +76,10 @@ class Provider(ABC):
     @abstractmethod
     def convert(self, job: Conversion) -> list[Written]:
         """Writes every artifact into `job.target` and returns what was written."""
+
+    @abstractmethod
+    def check(self, path: Path) -> None:
+        """Checks one artifact by the rules of its format; VerificationFailed names the rule."""
 
 
 def all_providers() -> dict[str, Provider]:

@@ -1,0 +1,72 @@
+# Removes what a machine gathers and an image must not have. Both OS families, POSIX sh:
+#   sh -s base    what is big: the package manager's caches, temporary files
+#   sh -s layer   also everything that tells this machine from others
+# A missing file is no error. New SSH connections fail afterwards; open ones go on.
+set -u
+stage=$1
+
+caches() {
+    if command -v apt-get >/dev/null; then apt-get clean; fi
+    rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/yum/* /var/cache/dnf/*
+    rm -rf /var/cache/man/* /var/cache/debconf/*-old /var/lib/dpkg/*-old
+    rm -rf /root/.ansible /root/.cache
+    find /tmp /var/tmp -mindepth 1 -maxdepth 1 ! -name 'systemd-private-*' -exec rm -rf {} +
+}
+
+identity() {
+    rm -f /etc/ssh/ssh_host_*
+    : >/etc/machine-id
+    rm -f /var/lib/dbus/machine-id
+    # saved at shutdown too, so the service is stopped first: https://systemd.io/BUILDING_IMAGES/
+    systemctl stop systemd-random-seed.service 2>/dev/null
+    rm -f /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /boot/efi/loader/random-seed
+    rm -f /etc/udev/rules.d/70-persistent-net.rules /etc/iscsi/initiatorname.iscsi
+}
+
+network() {
+    rm -f /var/lib/dhcp/*.lease* /var/lib/dhclient/* /var/lib/NetworkManager/*
+    rm -rf /var/lib/systemd/network/*
+    if [ ! -h /etc/resolv.conf ]; then : >/etc/resolv.conf; fi
+}
+
+state() {
+    # what `cloud-init clean --logs --seed` removes, without starting Python
+    rm -rf /var/lib/cloud/* /run/cloud-init
+    rm -f /etc/network/interfaces.d/50-cloud-init* /etc/netplan/50-cloud-init.yaml
+    rm -f /etc/systemd/network/10-cloud-init-* /etc/ssh/sshd_config.d/50-cloud-init.conf
+    rm -rf /var/lib/systemd/timers/* /var/lib/systemd/coredump/* /var/lib/systemd/timesync/*
+    rm -rf /var/lib/waagent /var/backups/*
+    # copies of the account files, with the installer's password hash
+    rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
+    rm -f /root/anaconda-ks.cfg /root/original-ks.cfg /root/initial-setup-ks.cfg
+    rm -rf /root/install.log* /root/ks-* /root/cobbler.ks
+}
+
+people() {
+    for home in /root /home/*; do
+        rm -rf "$home"/.bash_history "$home"/.lesshst "$home"/.python_history "$home"/.viminfo \
+            "$home"/.wget-hsts "$home"/.cache "$home"/.ansible "$home"/.ssh/known_hosts*
+    done
+}
+
+logs() {
+    systemctl stop systemd-update-utmp.service 2>/dev/null
+    journalctl --relinquish-var 2>/dev/null
+    rm -rf /var/log/journal/* /var/log/anaconda /var/log/installer /var/log/apt/*
+    find /var/log -type f \( -name '*.gz' -o -name '*.xz' -o -name '*.old' -o -name '*.[0-9]' \
+        -o -name 'cloud-init*' -o -name 'waagent*' \) -exec rm -f {} +
+    find /var/log -type f -size +0 -exec truncate -s 0 {} +
+}
+
+caches
+if [ "$stage" != base ]; then
+    people
+    state
+    network
+    identity
+    logs
+fi
+# gives free blocks back to the disk; not every disk takes them
+fstrim --all 2>/dev/null
+sync
+exit 0

@@ -1,0 +1,96 @@
+"""A gzip of one sparse tar member `disk.raw`, a whole number of GiB.
+
+Sources: Google Cloud, "Import disks manually", requirements of the image file; GNU tar manual,
+"Storing Sparse Files, Old GNU Format".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from goldimg.errors import VerificationFailed
+from goldimg.formats import Progress, Written, round_up, tarball
+from goldimg.formats.gz import GzipReader, GzipWriter
+from goldimg.formats.source import Disk
+from goldimg.formats.stream import BLOCK, Ticker, draft
+from goldimg.run import Runner
+
+GIB = 1 << 30
+MEMBER = "disk.raw"
+
+
+def write(
+    source: Disk,
+    target: Path,
+    *,
+    epoch: int = 0,
+    runner: Runner | None = None,
+    progress: Progress | None = None,
+) -> Written:
+    """Writes `source` to `target` as tar.gz, the disk filled up with a hole to a whole GiB.
+
+    The member belongs to root and has the time `epoch` (seconds since 1970).
+    """
+    size = round_up(source.size, GIB)
+    ticker = Ticker(source.allocated, progress, runner)
+    with draft(target) as made:
+        with GzipWriter(made.output) as stream:
+            extents = tuple(source.extents())
+            stream.write(tarball.sparse_header(MEMBER, size, extents, epoch=epoch))
+            for offset, length in source.blocks():
+                stream.write(source.pread(offset, length))
+                ticker.advance(length)
+            stream.write(tarball.padding(stream.position) + tarball.END)
+            stream.write(tarball.padding(stream.position, tarball.RECORD))
+        return made.done(size)
+
+
+def check(path: Path) -> None:
+    """Reads the whole archive; VerificationFailed names the first offset that breaks a rule."""
+    with GzipReader(path) as stream:
+        stored = _check_header(stream)
+        for start in range(0, stored, BLOCK):
+            stream.exactly(min(BLOCK, stored - start))
+        rest = stream.exactly(-stored % tarball.BLOCK + len(tarball.END))
+        while rest:
+            if any(rest):
+                raise stream.fail("more than one member, or no end of the archive")
+            rest = stream.read(BLOCK)
+        if stream.position % tarball.BLOCK:
+            raise stream.fail("the archive is not a whole number of 512-byte blocks")
+        stream.finish()
+
+
+def _check_header(stream: GzipReader) -> int:
+    """Checks header and sparse map, and returns the bytes of data that follow."""
+    block = stream.exactly(tarball.BLOCK)
+    try:
+        entry = tarball.parse(block)
+        pairs = tarball.sparse_pairs(block, 386, tarball.SPARSE_IN_HEADER)
+        size, goes_on = tarball.number(block[483:495]), block[482]
+        while goes_on:
+            block = stream.exactly(tarball.BLOCK)
+            pairs += tarball.sparse_pairs(block, 0, tarball.SPARSE_IN_EXTENSION)
+            goes_on = block[504]
+    except (VerificationFailed, ValueError) as error:
+        raise stream.fail(str(error)) from error
+    for fault, message in (
+        (entry.name != MEMBER, f"the member is '{entry.name}', must be '{MEMBER}'"),
+        (entry.magic != tarball.GNU_MAGIC, "the archive is not in the old GNU format"),
+        (entry.type != b"S", "the member is not a sparse file"),
+        (size == 0 or size % GIB != 0, f"the disk's size, {size}, is not a whole number of GiB"),
+        (entry.size != sum(length for _, length in pairs), "the sparse map and the size differ"),
+        (not _in_order(pairs, size), "the sparse map is not in order inside the disk"),
+    ):
+        if fault:
+            raise stream.fail(message)
+    return entry.size
+
+
+def _in_order(pairs: list[tuple[int, int]], size: int) -> bool:
+    position = 0
+    for offset, length in pairs:
+        if offset < position:
+            return False
+        position = offset + length
+    return position <= size

@@ -1,0 +1,157 @@
+"""qcow2 version 3, compressed by cluster with zlib's algorithm, without a backing file.
+
+Source of every rule: QEMU's docs/interop/qcow2.txt.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from pathlib import Path
+
+from goldimg.errors import GoldimgError
+from goldimg.formats import Progress, Written, round_up
+from goldimg.formats.clusters import Cluster, pour
+from goldimg.formats.source import CLUSTER, Disk
+from goldimg.formats.stream import Output, Ticker, draft, sha256_of
+from goldimg.run import Runner
+
+MAGIC = 0x514649FB
+VERSION = 3
+CLUSTER_BITS = 16
+SECTOR = 512
+# magic, version, backing offset and size, cluster bits, size, crypt method, l1 size and offset,
+# refcount table offset and clusters, snapshots and their offset, incompatible, compatible and
+# autoclear features, refcount order, header length
+HEADER = struct.Struct(">IIQIIQIIQQIIQQQQII")
+REFCOUNT_ORDER = 4  # 16 bits a count
+TABLE_ENTRIES = CLUSTER // 8  # entries in an L2 table, and in a cluster of any 8-byte table
+COUNTS = CLUSTER * 8 >> REFCOUNT_ORDER  # counts in a refcount block
+COPIED = 1 << 63
+COMPRESSED = 1 << 62
+SECTORS_SHIFT = 62 - (CLUSTER_BITS - 8)  # where "additional sectors" begin in a compressed entry
+LARGEST = 1 << 46  # bytes; keeps the L1 table below the 32 MiB that QEMU accepts
+
+
+class Qcow2Sink:
+    """A qcow2 file in the making: data first, then the tables, then the header in front."""
+
+    def __init__(self, output: Output, size: int) -> None:
+        if size > LARGEST:
+            raise GoldimgError(f"a disk of {size} bytes is too large for qcow2")
+        self._output, self._size = output, round_up(size, SECTOR)
+        self._l2: dict[int, array[int]] = {}
+        self._counts = array("H", [1])  # by host cluster; the first holds the header
+        output.skip(CLUSTER)
+
+    def feed(self, cluster: Cluster) -> None:
+        """Stores a cluster compressed, or as it is where that is not smaller."""
+        if len(cluster.deflated) < CLUSTER:
+            entry = self._compressed(cluster.deflated)
+        else:
+            self._align()
+            entry = self._output.position | COPIED
+            self._append(cluster.raw)
+        table, index = divmod(cluster.offset // CLUSTER, TABLE_ENTRIES)
+        if table not in self._l2:
+            self._l2[table] = array("Q", bytes(CLUSTER))
+        self._l2[table][index] = entry
+
+    def _compressed(self, data: bytes) -> int:
+        start = self._output.position
+        # Readers take whole sectors, the first of which holds the first byte.
+        extra = (start + len(data) - 1) // SECTOR - start // SECTOR
+        self._append(data)
+        return COMPRESSED | extra << SECTORS_SHIFT | start
+
+    def _append(self, data: bytes) -> None:
+        """Writes at the end, and counts one reference to each host cluster that it touches."""
+        first = self._output.position // CLUSTER
+        self._output.write(data)
+        last = (self._output.position - 1) // CLUSTER
+        self._counts.extend([0] * (last + 1 - len(self._counts)))
+        for number in range(first, last + 1):
+            self._counts[number] += 1
+
+    def _align(self) -> None:
+        self._output.skip(-self._output.position % CLUSTER)
+
+    def finish(self) -> None:
+        """Writes the tables and the header; the file is complete."""
+        l1 = array("Q", bytes(8 * max(1, -(-self._size // (CLUSTER * TABLE_ENTRIES)))))
+        for number, table in sorted(self._l2.items()):
+            l1[number] = self._table(table) | COPIED
+        l1_offset = self._table(l1)
+        self._align()
+        refcounts, clusters = self._refcounts()
+        features = (0, 0, 0)
+        self._output.patch(
+            0,
+            HEADER.pack(
+                *(MAGIC, VERSION, 0, 0, CLUSTER_BITS, self._size, 0, len(l1), l1_offset),
+                *(refcounts, clusters, 0, 0, *features, REFCOUNT_ORDER, HEADER.size),
+            ),
+        )
+
+    def _table(self, entries: array[int]) -> int:
+        """Writes a table at a cluster border, big-endian, and returns where."""
+        self._align()
+        offset = self._output.position
+        self._append(big_endian(entries))
+        return offset
+
+    def _refcounts(self) -> tuple[int, int]:
+        """Writes the refcount table and its blocks; returns its offset and length in clusters."""
+        used = self._output.position // CLUSTER
+        blocks = tables = 0
+        # The blocks and the table count themselves: grow both until they cover all.
+        while blocks * COUNTS < used + blocks + tables or tables * TABLE_ENTRIES < blocks:
+            blocks = -(-(used + blocks + tables) // COUNTS)
+            tables = max(1, -(-blocks // TABLE_ENTRIES))
+        start = self._output.position
+        counts = self._counts
+        counts.extend([0] * (used - len(counts)))
+        counts.extend([1] * (tables + blocks))
+        counts.extend([0] * (blocks * COUNTS - len(counts)))
+        first = start + tables * CLUSTER
+        table = array("Q", [first + number * CLUSTER for number in range(blocks)])
+        self._output.write(big_endian(table))
+        self._align()
+        self._output.write(big_endian(counts))
+        return start, tables
+
+
+def big_endian(entries: array[int]) -> bytes:
+    """The entries as the file holds them."""
+    swapped = array(entries.typecode, entries)
+    if struct.pack("=H", 1) == struct.pack("<H", 1):
+        swapped.byteswap()
+    return swapped.tobytes()
+
+
+def write(
+    source: Disk,
+    target: Path,
+    *,
+    runner: Runner | None = None,
+    progress: Progress | None = None,
+) -> Written:
+    """Writes `source` to `target` as compressed qcow2; all-zero clusters take no space.
+
+    The virtual size is the disk's, up to a whole sector. QEMU 1.1 and newer read it.
+    """
+    ticker = Ticker(source.allocated, progress, runner)
+    with draft(target, hashed=False) as made:
+        sink = Qcow2Sink(made.output, source.size)
+        pour(source, [sink], ticker)
+        sink.finish()
+        # The header, which comes first, is known last: the hash needs its own pass.
+        digest = sha256_of(made.temporary, Ticker(0, None, runner))
+        return made.done(round_up(source.size, SECTOR), digest)
+
+
+def check(path: Path) -> None:
+    """Reads the whole file; VerificationFailed names the offset and the rule that it breaks."""
+    from goldimg.formats import qcow2_check
+
+    qcow2_check.check(path)

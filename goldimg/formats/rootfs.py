@@ -1,0 +1,164 @@
+"""The root file system of a disk as a gzipped tar, as `docker import` takes it.
+
+Everything that a container can use is in it: owners by number, modes, hard links, ACLs, extended
+attributes and capabilities. Left out: device nodes, sockets, what is in /dev /proc /sys /run,
+lost+found, and SELinux labels, which belong to the host's policy.
+
+Source: docker's documentation of `docker import`; GNU tar manual, "Controlling Extended PAX
+Headers"; guestfish(1), "tar-out".
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from goldimg.errors import GoldimgError, Interrupted, MissingTool, VerificationFailed
+from goldimg.formats import Progress, Written, partitions, tarball
+from goldimg.formats.gz import GzipReader, GzipWriter
+from goldimg.formats.partitions import Partition
+from goldimg.formats.source import Disk
+from goldimg.formats.stream import Ticker, draft
+from goldimg.run import Runner, has_program
+
+# The mount lives in a mount namespace of its own and ends with the last process in it, even if that
+# is killed. The loop device is read-only: a file system that was not unmounted cleanly then refuses
+# to be mounted, instead of showing what its journal has not yet written.
+EXPORT = r"""
+set -eu
+mount -o "$3" -- "$1" "$2/root"
+cd "$2/root"
+find . -xdev \( -path './dev/*' -o -path './proc/*' -o -path './sys/*' -o -path './run/*' \
+    -o -path ./lost+found \) -prune -o ! -type b ! -type c ! -type s -print0 > "$2/names"
+sort -z -o "$2/names" "$2/names"
+exec tar --create --file=- --null --no-recursion --files-from="$2/names" \
+    --format=posix --pax-option="$4" --numeric-owner \
+    --xattrs --xattrs-include='*' --xattrs-exclude=security.selinux --acls
+"""
+# tar would put its process id and the times of reading into the archive: the same disk must give
+# the same bytes. Whole seconds are enough for mtime.
+PAX = "exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime,delete=mtime"
+EXCLUDED = ("./dev/*", "./proc/*", "./sys/*", "./run/*", "./lost+found")
+TREE = ("./etc/", "./usr/")  # what no root file system lacks
+
+
+def write(
+    source: Disk,
+    target: Path,
+    *,
+    runner: Runner,
+    progress: Progress | None = None,
+    has_kvm: bool = False,
+) -> Written:
+    """Writes the root file system in `source` to `target` as tar.gz.
+
+    As root, a disk with one plain ext4 or XFS file system is mounted read-only and read by GNU tar;
+    any other way libguestfs reads it (slower, but it knows LVM and needs no rights). `has_kvm` says
+    that its virtual machine may use KVM. MissingTool where libguestfs is needed and absent.
+    """
+    root = partitions.plain_root(source)
+    if root is None or os.geteuid() != 0:
+        return _by_guestfish(source, target, runner, progress, has_kvm)
+    try:
+        return _by_mount(source, root, target, runner, progress)
+    except (Interrupted, MissingTool):
+        raise
+    except GoldimgError:
+        if not has_program("guestfish"):
+            raise
+        return _by_guestfish(source, target, runner, progress, has_kvm)
+
+
+def _by_mount(
+    source: Disk, root: Partition, target: Path, runner: Runner, progress: Progress | None
+) -> Written:
+    options = f"ro,nosuid,nodev,noexec,loop,offset={root.offset},sizelimit={root.size}"
+    if root.kind == "xfs":
+        options += ",nouuid"  # the host itself may run from a clone of this file system
+    with tempfile.TemporaryDirectory(prefix="goldimg-rootfs-") as directory:
+        (Path(directory) / "root").mkdir()
+        argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", EXPORT, "sh"]
+        argv += [str(source.path.absolute()), directory, options, PAX]
+        return _compress(source, target, runner, progress, argv, {"LC_ALL": "C"})
+
+
+def _by_guestfish(
+    source: Disk, target: Path, runner: Runner, progress: Progress | None, has_kvm: bool
+) -> Written:
+    environment = {"LIBGUESTFS_BACKEND": "direct"}
+    if not has_kvm:
+        environment["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
+    argv = ["guestfish", "--ro", "--format=raw", "--add", str(source.path.absolute())]
+    argv += ["--inspector", "tar-out", "/", "-", "numericowner:true", "xattrs:true", "acls:true"]
+    argv += ["excludes:" + " ".join(EXCLUDED)]
+    return _compress(source, target, runner, progress, argv, environment)
+
+
+def _compress(
+    source: Disk,
+    target: Path,
+    runner: Runner,
+    progress: Progress | None,
+    argv: list[str],
+    environment: Mapping[str, str],
+) -> Written:
+    """Runs `argv`, which writes a tar to its standard output, and keeps that compressed."""
+    total = source.allocated
+    ticker = Ticker(total, _at_most(progress), runner)
+    with draft(target) as made:
+        with GzipWriter(made.output) as stream:
+
+            def take(chunk: bytes) -> None:
+                stream.write(chunk)
+                ticker.advance(len(chunk))
+
+            runner.run(argv, reason="read the root file system", env=environment, on_chunk=take)
+            if stream.position < tarball.RECORD:
+                raise GoldimgError(f"{source.path}: the root file system is empty")
+        return made.done(None)
+
+
+def _at_most(progress: Progress | None) -> Progress | None:
+    """The size of the tar is a guess from the disk's: never report more than all."""
+    if progress is None:
+        return None
+    report: Callable[[int, int], None] = progress
+    return lambda done, total: report(min(done, total), total)
+
+
+def check(path: Path) -> None:
+    """Reads the whole archive; VerificationFailed names the first offset that breaks a rule.
+
+    One gzip member, valid tar headers to the end, no device nodes, nothing in /dev /proc /sys /run,
+    and an /etc and a /usr.
+    """
+    missing = set(TREE)
+    with GzipReader(path) as stream:
+        while any(block := stream.exactly(tarball.BLOCK)):
+            name = _check_member(stream, block)
+            missing.discard(name.rstrip("/") + "/")
+        while rest := stream.read(1 << 20):
+            if any(rest):
+                raise stream.fail("bytes after the end of the archive")
+        stream.finish()
+        if missing:
+            raise stream.fail("not a root file system: no " + ", ".join(sorted(missing)))
+
+
+def _check_member(stream: GzipReader, block: bytes) -> str:
+    """Passes over one member and returns its name."""
+    try:
+        entry = tarball.parse(block)
+    except VerificationFailed as error:
+        raise stream.fail(str(error)) from error
+    if entry.type in (b"3", b"4"):
+        raise stream.fail(f"'{entry.name}' is a device node")
+    parts = Path(entry.name).parts
+    if len(parts) > 1 and parts[0] in ("dev", "proc", "sys", "run") and entry.type not in b"xgLK":
+        raise stream.fail(f"'{entry.name}' belongs to the running system")
+    left = entry.size + -entry.size % tarball.BLOCK
+    while left:
+        left -= len(stream.exactly(min(left, 1 << 20)))
+    return entry.name

@@ -1,0 +1,240 @@
+"""What shapes a build: rendered kickstarts, playbooks, tool versions; and digests of them."""
+
+from __future__ import annotations
+
+import hmac
+import importlib.metadata
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from goldimg.config.models import Settings
+from goldimg.errors import ConfigError, GoldimgError
+from goldimg.host import Host
+from goldimg.iso.debian.mirror import Mirrors, host_mirrors
+from goldimg.kickstart.layout import Volume, disk_layout
+from goldimg.kickstart.model import Options, load_options
+from goldimg.kickstart.render import Target, render
+from goldimg.kickstart.validate import validate
+from goldimg.plan import Install, Plan, Rendered, digest, digest_files, make_plan
+from goldimg.project import Site
+from goldimg.providers import Provider
+from goldimg.run import Runner
+
+HOST_NAME = "localhost.localdomain"  # the installed system's, until its cloud names it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A plan with what its kickstarts are rendered from, by provider."""
+
+    plan: Plan
+    mirrors: Mirrors | None
+    options: Mapping[str, Options]
+    targets: Mapping[str, Target]
+
+    def kickstart(self, site: Site, install: Install, report_url: str) -> str:
+        """The kickstart of `install` as it is served to the installer."""
+        name = install.providers[0]
+        target = replace(self.targets[name], report_url=report_url)
+        return render(site.kickstart, self.options[name], target)
+
+
+def make_recipe(
+    site: Site,
+    settings: Settings,
+    providers: Sequence[Provider],
+    *,
+    version: str,
+    jobs: int | None,
+    host: Host,
+    public_key: str,
+    runner: Runner,
+) -> Recipe:
+    """The plan of a build and its kickstarts, each checked by ksvalidator for its release.
+
+    Raises ConfigError with the problems of all kickstarts at once.
+    """
+    mirrors = find_mirrors(settings, runner)
+    options, targets, texts = {}, {}, {}
+    for provider in providers:
+        build = provider.kickstart
+        options[provider.name] = load_options(
+            site.kickstart, build, settings.os.kickstart.options, os_file=settings.os_shown
+        )
+        targets[provider.name] = _target(settings, build, mirrors, public_key)
+        texts[provider.name] = render(
+            site.kickstart, options[provider.name], targets[provider.name]
+        )
+    check_kickstarts(texts, settings, runner)
+    disk = settings.site.disk_size
+    plan = make_plan(
+        os_name=settings.name,
+        version=version,
+        disk_mib=disk,
+        jobs=jobs or settings.site.jobs or host.jobs(settings.site.memory, settings.site.cpus),
+        providers=providers,
+        builders=settings.site.builder,
+        kickstarts={
+            name: Rendered(
+                text=text,
+                volumes=tuple(_shown(volume) for volume in disk_layout(options[name], disk)),
+            )
+            for name, text in texts.items()
+        },
+        host=host,
+    )
+    return Recipe(plan=plan, mirrors=mirrors, options=options, targets=targets)
+
+
+def find_mirrors(settings: Settings, runner: Runner) -> Mirrors | None:
+    """The package mirrors of an OS that is assembled from packages: its own, or the host's."""
+    installer = settings.os.installer
+    if installer.kind != "debian-packages":
+        return None
+    if settings.os.repo_server:
+        return Mirrors(main=settings.os.repo_server, security=installer.security_server)
+    found = host_mirrors(runner, installer.suite or "")
+    if installer.security_server:
+        return replace(found, security=installer.security_server)
+    return found
+
+
+def _target(settings: Settings, build: str, mirrors: Mirrors | None, public_key: str) -> Target:
+    repo_url = settings.repo_url() or (mirrors.main if mirrors else None)
+    if repo_url is None:
+        raise GoldimgError(
+            f"{settings.name} has no package repository",
+            hint=f"set repo_server in {settings.os_shown}",
+        )
+    return Target(
+        build=build,
+        os_name=settings.os.os_name,
+        os_version=settings.os.os_version,
+        family=settings.os.kickstart.family,
+        syntax=settings.os.kickstart.syntax,
+        repo_url=repo_url,
+        extra_repos=settings.extra_repos(),
+        lang=settings.site.lang,
+        keyboard=settings.site.keyboard,
+        timezone=settings.site.timezone,
+        hostname=HOST_NAME,
+        root_hash=None,  # locked; each layer gives its image a password, or none
+        ssh_keys=(public_key,),
+        report_url=None,
+    )
+
+
+def check_kickstarts(texts: Mapping[str, str], settings: Settings, runner: Runner) -> None:
+    """Raises ConfigError with what ksvalidator and our own rules have against the kickstarts."""
+    problems = []
+    seen: set[str] = set()
+    for name, text in texts.items():
+        if text in seen:
+            continue
+        seen.add(text)
+        for problem in validate(text, settings.os.kickstart.syntax, runner):
+            problems.append(replace(problem, file=f"kickstart virtual/{name}"))
+    if problems:
+        raise ConfigError.of(
+            problems,
+            hint=f"the kickstart is checked as {settings.os.kickstart.syntax}; "
+            "its parts are in kickstart/builds/ and kickstart/ks/",
+        )
+
+
+def _shown(volume: Volume) -> str:
+    size = f"{volume.size} MiB" if volume.size else "by the installer"
+    if volume.grows:
+        size = f"the rest ({size})" if volume.size else "the rest"
+    return f"{volume.mount} {volume.fstype}, {size}" + (", LVM" if volume.lvm else "")
+
+
+def base_key(install: Install, iso_key: str, machine: Mapping[str, object], site: Site) -> str:
+    """The digest of everything that shapes a base."""
+    parts = {
+        "iso": iso_key,
+        "kickstart": install.kickstart,
+        "machine": machine,
+        "playbooks": playbook_digest(site, "base"),
+    }
+    return digest(parts)[:20]
+
+
+def layer_key(base: str, provider: str, version: str, settings: Settings, site: Site) -> str:
+    """The digest of everything that shapes a provider's disk."""
+    parts = {
+        "base": base,
+        "provider": provider,
+        "version": version,
+        "namespace": settings.site.namespace,
+        "keys": [
+            (site.keys / name).read_text(encoding="ascii") for name in ("packer.pub", "vagrant.pub")
+        ],
+        "root_pass": _mark_of(settings, site),
+        "os": settings.packer_os(),
+        "playbooks": playbook_digest(site, provider),
+    }
+    return digest(parts)[:20]
+
+
+def _mark_of(settings: Settings, site: Site) -> str:
+    """What changes with the root password and tells nothing of it without the site's own key."""
+    if settings.root_pass is None:
+        return ""
+    secret = (site.keys / "packer").read_bytes()
+    password = settings.root_pass.get_secret_value().encode()
+    return hmac.new(secret, password, "sha256").hexdigest()[:16]
+
+
+def playbook_digest(site: Site, name: str) -> str:
+    """The digest of the playbooks of one stage: `<name>.yml` and what all stages share."""
+    shared = [
+        path
+        for path in sorted(site.ansible.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    wanted = (f"{name}.yml", "site.yml", "ansible.cfg")
+    return digest_files(
+        (str(path.relative_to(site.ansible)), path.read_bytes())
+        for path in shared
+        if path.parent != site.ansible or path.name in wanted
+    )
+
+
+def tool_versions(runner: Runner) -> dict[str, str]:
+    """The versions of what a build runs, for its manifest."""
+    versions = {"goldimg": importlib.metadata.version("goldimg")}
+    for name, argv in (
+        ("packer", ["packer", "version"]),
+        ("qemu", ["qemu-system-x86_64", "--version"]),
+        ("qemu-img", ["qemu-img", "--version"]),
+    ):
+        said = runner.run(argv, check=False, timeout=30, env={"CHECKPOINT_DISABLE": "1"}).stdout
+        match = re.search(r"\d+\.\d+(\.\d+)?", said)
+        versions[name] = match.group(0) if match else "unknown"
+    for package in ("ansible-core", "mitogen", "pykickstart"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def public_key_of(site: Site) -> str:
+    """The packer key's public half; before it is made, a key that nobody has stands in for it."""
+    path = site.keys / "packer.pub"
+    if path.exists():
+        return path.read_text(encoding="utf-8").strip()
+    return "ssh-ed25519 " + "A" * 68 + " not-made-yet"
+
+
+def render_build(
+    site: Site, settings: Settings, build: str, public_key: str, runner: Runner
+) -> str:
+    """The kickstart of one build as text, without token and with root's password locked."""
+    options = load_options(
+        site.kickstart, build, settings.os.kickstart.options, os_file=settings.os_shown
+    )
+    mirrors = find_mirrors(settings, runner)
+    return render(site.kickstart, options, _target(settings, build, mirrors, public_key))

@@ -1,0 +1,1 @@
+"""Installer ISOs: fetched from their servers, or assembled out of packages."""

@@ -1,0 +1,55 @@
+"""What each version of the kickstart syntax can say; templates ask this and never an OS's name.
+
+Sources: the per-version command tables of pykickstart (asked through ksvalidator) and Red Hat's
+"Kickstart commands and options reference" of each release, chapter "Changes in RHEL".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["el", "debian"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Syntax:
+    """One syntax version, named as ksvalidator names it."""
+
+    name: str
+    has_install: bool  # `install` chooses the method; later releases know no other
+    has_unsupported_hardware: bool
+    has_authconfig: bool  # later releases hash with sha512 or better unasked
+    has_nobase: bool  # `%packages --nobase`; later releases add nothing to @core by themselves
+    has_boot_drive: bool  # `bootloader --boot-drive`; before it, `--driveorder`
+    has_reqpart: bool
+    has_sshkey: bool
+    has_onerror: bool
+    has_bare_lock: bool  # `rootpw --lock` without a password
+    selinux: Literal["enforcing", "disabled"]  # where the options do not say
+    blacklist: str  # dracut's name for "do not load this driver"
+    packages: tuple[str, ...]  # what the original system added to @core, by the release's names
+
+
+def _syntax(major: int) -> Syntax:
+    return Syntax(
+        name=f"RHEL{major}",
+        has_install=major <= 7,
+        has_unsupported_hardware=major <= 7,
+        has_authconfig=major <= 7,
+        has_nobase=major <= 6,
+        has_boot_drive=major >= 7,
+        has_reqpart=major >= 7,
+        has_sshkey=major >= 8,
+        has_onerror=major >= 8,
+        has_bare_lock=major >= 7,
+        # RHEL 6 and 7 stay as the original system had them.
+        selinux="enforcing" if major >= 8 else "disabled",
+        blacklist="rd.driver.blacklist" if major >= 7 else "rdblacklist",
+        packages=("man-db", "openssh-clients")
+        if major >= 7
+        else ("man", "openssh-clients", "system-config-firewall-base"),
+    )
+
+
+SYNTAXES = {syntax.name: syntax for syntax in map(_syntax, range(6, 11))}

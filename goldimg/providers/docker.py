@@ -1,0 +1,32 @@
+"""Docker: the files of the root file system, for `docker import`.
+
+https://docs.docker.com/reference/cli/docker/image/import/
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from goldimg.formats import Written, rootfs
+from goldimg.providers import Conversion, Provider
+
+
+class Docker(Provider):
+    """Docker and other container engines."""
+
+    name = "docker"
+    title = "Docker"
+    extensions = ("tar.gz",)
+
+    def tools(self) -> Sequence[str]:
+        # Root mounts the disk; everybody else asks libguestfs.
+        return ("tar", "mount") if os.geteuid() == 0 else ("virt-tar-out",)
+
+    def convert(self, job: Conversion) -> list[Written]:
+        path = job.path(self.name, "tar.gz")
+        return [rootfs.write(job.disk, path, runner=job.runner, progress=job.progress)]
+
+    def check(self, path: Path) -> None:
+        rootfs.check(path)

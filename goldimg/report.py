@@ -1,0 +1,148 @@
+"""Results and errors as text for people and as JSON for machines. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from goldimg.build import Outcome
+from goldimg.config.models import Settings
+from goldimg.display import clock_text
+from goldimg.doctor import Finding
+from goldimg.errors import ConfigError, GoldimgError
+from goldimg.host import Host, shown_facts
+from goldimg.plan import Plan
+from goldimg.project import Site
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns of text; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def size_text(size: int) -> str:
+    """Bytes as people read them."""
+    if size >= 1 << 30:
+        return f"{size / (1 << 30):.1f} GiB"
+    return f"{size / (1 << 20):.0f} MiB"
+
+
+def outcome_table(site: Site, outcomes: Sequence[Outcome]) -> str:
+    """The table that ends a build."""
+    rows = [("provider", "status", "time", "size", "path")]
+    for item in outcomes:
+        is_there = item.status in ("built", "up to date")
+        rows.append(
+            (
+                item.provider,
+                item.status,
+                clock_text(item.seconds) if item.seconds else "-",
+                size_text(item.size) if is_there else "-",
+                site.shown(item.directory) if is_there else "-",
+            )
+        )
+    return table(rows)
+
+
+def outcome_json(outcomes: Sequence[Outcome]) -> str:
+    """The same as JSON: a list of objects."""
+    return json.dumps(
+        [
+            {
+                "provider": item.provider,
+                "status": item.status,
+                "seconds": round(item.seconds, 1),
+                "size": item.size,
+                "path": str(item.directory),
+                "error": str(item.error) if item.error else None,
+            }
+            for item in outcomes
+        ],
+        indent=2,
+    )
+
+
+def failures_text(site: Site, outcomes: Sequence[Outcome]) -> list[str]:
+    """Each different error once, with where to look and what to do."""
+    lines: list[str] = []
+    seen: set[int] = set()
+    for item in outcomes:
+        if item.error is None or item.status == "interrupted" or id(item.error) in seen:
+            continue
+        seen.add(id(item.error))
+        if isinstance(item.error, GoldimgError):
+            lines += error_text(item.error, site)
+        else:
+            kind = type(item.error).__name__
+            lines.append(f"error: {item.provider}: {kind}: {item.error} (a fault of goldimg's)")
+    if any(item.status == "interrupted" for item in outcomes):
+        lines.append("interrupted; the same command goes on where it can")
+    return lines
+
+
+def error_text(error: GoldimgError, site: Site | None = None) -> list[str]:
+    """An error in the form of every error: what; why, details, log, hint."""
+    if isinstance(error, ConfigError) and error.problems:
+        lines = [f"error: {problem}" for problem in error.problems]
+    else:
+        lines = [f"error: {error}"]
+    lines += [f"  {detail}" for detail in error.details]
+    if error.log:
+        lines.append(f"  log: {site.shown(error.log) if site else error.log}")
+    if error.hint:
+        lines.append(f"hint: {error.hint}")
+    return lines
+
+
+def plan_text(site: Site, settings: Settings, plan: Plan, host: Host) -> str:
+    """What a build would do, for people."""
+    facts = ", ".join(f"{name} {value}" for name, value in shown_facts(host).items())
+    groups = "; ".join(f"{name}: {', '.join(names)}" for name, names in plan.groups.items())
+    iso = settings.iso_path or settings.iso_file or "assembled from Debian packages"
+    lines = [
+        f"{plan.os_name} {plan.version}",
+        f"host    {facts}",
+        f"iso     {iso}",
+        f"disk    {plan.disk_mib} MiB",
+        f"groups  {groups}",
+        f"jobs    {plan.jobs} at once",
+    ]
+    for number, install in enumerate(plan.installs, 1):
+        lines += ["", f"install {number} (shared by {', '.join(install.providers)})"]
+        lines += [f"  {volume}" for volume in install.volumes]
+        for layer in install.layers:
+            where = site.shown(site.artifact_dir(plan.version, plan.os_name, layer.provider))
+            lines.append(f"  {layer.provider}: {layer.choice.builder} ({layer.choice.reason})")
+            lines += [f"    {where}/{name}" for name in layer.artifacts]
+    return "\n".join(lines)
+
+
+def plan_json(plan: Plan, host: Host) -> str:
+    """The plan as JSON, kickstart texts included."""
+    facts = {
+        "cores": host.cores,
+        "memory_mib": host.memory_mib,
+        "accelerator": asdict(host.accelerator),
+    }
+    whole = {**asdict(plan), "groups": plan.groups, "host": facts}
+    return json.dumps(whole, indent=2)
+
+
+def doctor_text(findings: Sequence[Finding]) -> str:
+    """One line a tool."""
+    rows = [("tool", "state", "needed to", "version or remedy")]
+    for finding in findings:
+        state = "ok" if finding.is_there else ("missing" if finding.is_required else "absent")
+        rows.append((finding.name, state, finding.reason, finding.detail))
+    return table(rows)
+
+
+def doctor_json(findings: Sequence[Finding]) -> str:
+    """The same as JSON."""
+    return json.dumps([asdict(finding) for finding in findings], indent=2)

@@ -1,0 +1,332 @@
+"""The three steps of a build: install a base, provision a layer over it, convert the layer.
+
+Each is keyed by the digest of what shapes its result, and is skipped where that is there already.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from goldimg.artifacts import STAGING
+from goldimg.config.models import Settings
+from goldimg.config.secrets import crypt_hash, random_password
+from goldimg.errors import BuildFailed
+from goldimg.events import Bus
+from goldimg.formats import Written
+from goldimg.formats.ovf import GuestOs
+from goldimg.formats.source import flattened
+from goldimg.keys import KeyPair
+from goldimg.kickstart.server import KickstartServer
+from goldimg.packer.driver import Story, run_packer
+from goldimg.packer.template import Ansible, Machine, Spec
+from goldimg.plan import Install
+from goldimg.project import Site, make_directory, waiting_lock, write_text
+from goldimg.providers import Conversion, Provider
+from goldimg.run import Runner
+
+GUEST_GATEWAY = "10.0.2.2"  # the host, as a guest on QEMU's user network reaches it
+MANIFEST = "manifest.json"
+
+# what the installer reports -> the phase that begins with it
+STAGE_PHASES = {
+    "started": "installing",
+    "pre": "installing",
+    "partitioning": "installing",
+    "packages": "installing",
+    "bootloader": "installing",
+    "post": "installing",
+    "done": "rebooting",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shop:
+    """What the steps of one build share."""
+
+    site: Site
+    settings: Settings
+    version: str
+    runner: Runner
+    events: Bus
+    machine: Machine
+    packer_key: KeyPair
+    vagrant_key: KeyPair
+    iso: Path
+    iso_sha256: str
+    server: KickstartServer
+    listeners: dict[str, InstallListener]
+
+    @property
+    def bases(self) -> Path:
+        return self.site.cache / "bases"
+
+    @property
+    def layers(self) -> Path:
+        return self.site.cache / "layers"
+
+
+class InstallListener:
+    """Hears an installer's reports and turns them into phases, or into the end of the build."""
+
+    def __init__(self, name: str, story: Story, log: Path) -> None:
+        self.name, self.story, self.log = name, story, log
+        self.fetched = 0
+        self.failure: BuildFailed | None = None
+
+    def hear(self, kind: str, data: Mapping[str, str]) -> None:
+        """Takes one event of the kickstart server's."""
+        stage = data.get("stage", "")
+        if kind == "fetched":
+            self.fetched += 1
+            self.story.enter("kickstart fetched")
+        elif kind == "failed":
+            said = [line for line in data.get("message", "").splitlines() if line.strip()]
+            self.failure = BuildFailed(
+                f"{self.name}: the installer stopped",
+                why=said[0] if said else "it gave no reason",
+                details=said[1:9],
+                log=self.log,
+            )
+        elif stage in STAGE_PHASES:
+            self.story.enter(STAGE_PHASES[stage])
+            self.story.on_detail(stage)
+
+    def abort(self) -> BuildFailed | None:
+        """What the runner asks ten times a second."""
+        return self.failure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A disk that a step made or found, and how long each phase took (empty: found)."""
+
+    disk: Path
+    seconds: Mapping[str, float]
+
+
+def install_base(shop: Shop, install: Install, text: Callable[[str], str], key: str) -> Made:
+    """The base disk of `install`: from the cache, or installed from the ISO now.
+
+    `text` gives the kickstart as it is served, with the URL that stages are reported to.
+
+    It is read-only from then on: overlays depend on every byte of it.
+    """
+    final = shop.bases / key
+    work = shop.bases / f"{key}.work"
+
+    def waiting() -> None:
+        shop.runner.check_cancelled()
+
+    with waiting_lock(shop.bases / f"{key}.lock", waiting):
+        if (final / MANIFEST).exists():
+            shop.events.emit(install.name, "note", "base found in the cache")
+            return Made(disk=final / "disk.qcow2", seconds={})
+        shutil.rmtree(work, ignore_errors=True)
+        make_directory(work)
+        write_text(work / "kickstart.ks", install.kickstart)
+        story = _story(shop, install.name, is_install=True)
+        disk = _run_install(shop, install, text, work, story)
+        disk.chmod(0o444)
+        disk.rename(work / "disk.qcow2")
+        shutil.rmtree(work / "output", ignore_errors=True)
+        described = {"key": key, "providers": install.providers, "seconds": story.seconds()}
+        write_text(work / MANIFEST, json.dumps(described, indent=2) + "\n")
+        work.rename(final)
+        return Made(disk=final / "disk.qcow2", seconds=story.seconds())
+
+
+def _run_install(
+    shop: Shop, install: Install, text: Callable[[str], str], work: Path, story: Story
+) -> Path:
+    log = work / "build.log"
+    listener = InstallListener(install.name, story, log)
+    shop.listeners[install.name] = listener
+    options = shop.settings
+
+    path = shop.server.add(install.name, text)
+    url = f"http://{GUEST_GATEWAY}:{shop.server.port}{path}"
+    shop.runner.redact.add(path)
+    spec = Spec(
+        name="base",
+        source=shop.iso,
+        source_sha256=shop.iso_sha256,
+        output=work / "output",
+        console=work / "console.log",
+        machine=shop.machine,
+        private_key=shop.packer_key.private,
+        ssh_timeout=f"{options.site.ssh_timeout}s",
+        ansible=_ansible(shop, work, stage="base", provider="base", root_hash=""),
+        boot_command=options.boot_command("{{ user `ks_url` }}"),
+    )
+    try:
+        return run_packer(
+            spec,
+            work=work,
+            log=log,
+            runner=shop.runner,
+            story=story,
+            variables={"ks_url": url},
+            abort=listener.abort,
+        )
+    except BuildFailed as error:
+        if not listener.fetched and "no SSH" in error.what:
+            error.why = f"the kickstart was never fetched: the guest cannot reach {_origin(url)}"
+        raise
+    finally:
+        _forget(work)
+
+
+def _origin(url: str) -> str:
+    return "/".join(url.split("/")[:3])
+
+
+def provision_layer(shop: Shop, provider: Provider, base: Path, key: str, log: Path) -> Made:
+    """The provider's disk: an overlay of `base` that its playbook has provisioned and cleaned."""
+    final = shop.layers / f"{key}.qcow2"
+    if final.exists():
+        shop.events.emit(provider.name, "note", "provisioned disk found in the cache")
+        return Made(disk=final, seconds={})
+    work = shop.layers / f"{key}.work"
+    shutil.rmtree(work, ignore_errors=True)
+    make_directory(work)
+    story = _story(shop, provider.name)
+    spec = Spec(
+        name=provider.name,
+        source=base,
+        source_sha256="",
+        output=work / "output",
+        console=work / "console.log",
+        machine=shop.machine,
+        private_key=shop.packer_key.private,
+        ssh_timeout=f"{shop.settings.site.ssh_timeout}s",
+        ansible=_ansible(
+            shop, work, stage="layer", provider=provider.name, root_hash=_root_hash(shop)
+        ),
+        boot_wait="1s",
+    )
+    try:
+        disk = run_packer(spec, work=work, log=log, runner=shop.runner, story=story)
+        disk.rename(final)
+    finally:
+        _forget(work)
+        keep = (("console.log", "console.log"), ("packer.json", "packer.json"))
+        for name, kept in keep:
+            if (work / name).exists():
+                shutil.copyfile(work / name, log.parent / kept)
+    shutil.rmtree(work, ignore_errors=True)
+    return Made(disk=final, seconds=story.seconds())
+
+
+def convert_layer(
+    shop: Shop, provider: Provider, disk: Path, key: str, directory: Path
+) -> list[Written]:
+    """Every artifact of the provider, written into the staging directory in `directory`."""
+    staging = directory / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    make_directory(staging)
+
+    def progress(done: int, total: int) -> None:
+        shop.runner.check_cancelled()
+        fraction = done / total if total else 1.0
+        shop.events.emit(provider.name, "progress", "", phase="converting", fraction=fraction)
+
+    with flattened(disk, shop.layers, shop.runner) as raw:
+        job = Conversion(
+            os_name=shop.settings.name,
+            version=shop.version,
+            disk=raw,
+            target=staging,
+            cpus=shop.machine.cpus,
+            memory_mib=shop.machine.memory_mib,
+            seed=key,
+            guest=guest_os(shop.settings),
+            runner=shop.runner,
+            progress=progress,
+        )
+        return provider.convert(job)
+
+
+def guest_os(settings: Settings) -> GuestOs:
+    """How hypervisors name the OS, by the ids in its file."""
+    ids = settings.os.guest_os
+    unknown = GuestOs()
+    vmware = ids.get("vmware", "")
+    return GuestOs(
+        vmware=vmware.replace("-", "_") + "Guest" if vmware else unknown.vmware,
+        virtualbox=ids.get("virtualbox", unknown.virtualbox),
+        name=f"{settings.os.os_name} {settings.os.os_version}",
+    )
+
+
+def _story(shop: Shop, name: str, *, is_install: bool = False) -> Story:
+    return Story(
+        on_phase=lambda phase: shop.events.emit(name, "phase", phase, phase=phase),
+        on_detail=lambda text: shop.events.emit(name, "stage", text),
+        is_install=is_install,
+    )
+
+
+def _root_hash(shop: Shop) -> str:
+    """The hash of the site's root password, or of a random one that nobody ever sees."""
+    password = shop.settings.root_pass or random_password()
+    salt = shop.settings.site.root_salt if shop.settings.root_pass else None
+    hashed = crypt_hash(password, salt)
+    shop.runner.redact.add(hashed)
+    return hashed
+
+
+def _ansible(shop: Shop, work: Path, *, stage: str, provider: str, root_hash: str) -> Ansible:
+    settings = shop.settings
+    variables = {
+        "packer_build_name": provider,
+        "packer_namespace": settings.site.namespace,
+        "packer_version": shop.version,
+        "packer_ks_server": settings.site.ks_server or "",
+        "packer_template": settings.name,
+        "packer_os": settings.packer_os(),
+        "goldimg_stage": stage,
+        "goldimg_root_hash": root_hash,
+        "goldimg_root_key": shop.packer_key.public_text,
+        "goldimg_vagrant_key": shop.vagrant_key.public_text,
+        "goldimg_lang": settings.site.lang,
+        "goldimg_keyboard": settings.site.keyboard,
+        "goldimg_timezone": settings.site.timezone,
+    }
+    path = work / "ansible-vars.json"
+    write_text(path, json.dumps(variables), mode=0o600)
+    return Ansible(
+        playbook=shop.site.ansible / "site.yml",
+        variables=path,
+        environment=tuple(sorted(ansible_environment(make_directory(work / "tmp")).items())),
+    )
+
+
+def ansible_environment(temporary: Path) -> dict[str, str]:
+    """How ansible-playbook runs: pipelined, without colour, faster where Mitogen is installed."""
+    environment = {
+        "ANSIBLE_PIPELINING": "1",
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_RETRY_FILES_ENABLED": "0",
+        "ANSIBLE_LOCAL_TEMP": str(temporary),
+        "ANSIBLE_DEPRECATION_WARNINGS": "0",
+    }
+    mitogen = importlib.util.find_spec("ansible_mitogen")
+    if mitogen and mitogen.submodule_search_locations:
+        plugins = Path(mitogen.submodule_search_locations[0]) / "plugins" / "strategy"
+        environment |= {
+            "ANSIBLE_STRATEGY": "mitogen_linear",
+            "ANSIBLE_STRATEGY_PLUGINS": str(plugins),
+        }
+    return environment
+
+
+def _forget(work: Path) -> None:
+    """Removes what held a secret, and scratch that tells nobody anything."""
+    (work / "ansible-vars.json").unlink(missing_ok=True)
+    for name in ("tmp", "cache"):
+        shutil.rmtree(work / name, ignore_errors=True)
