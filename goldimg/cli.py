@@ -108,11 +108,17 @@ def read_settings(
     from dataclasses import replace
 
     from goldimg.config import load_settings
+    from goldimg.providers import all_providers
 
     site = this_site(context)
     chosen = (*variables, f"version={version}") if version else variables
     settings = load_settings(
-        site, os_name, variables=chosen, var_files=var_files, environ=os.environ
+        site,
+        os_name,
+        variables=chosen,
+        var_files=var_files,
+        environ=os.environ,
+        providers=all_providers(),
     )
     if settings.cache_dir and site.cache_override is None:
         site = replace(site, cache_override=settings.cache_dir)

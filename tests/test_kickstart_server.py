@@ -9,11 +9,17 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from goldimg.errors import GoldimgError
+from goldimg.kickstart.model import load_options
+from goldimg.kickstart.render import render
 from goldimg.kickstart.server import BODY, STAGES, KickstartServer
+from goldimg.run import Runner
+from tests.support import needs
+from tests.test_kickstart import ROOT, make_target
 
 TEXT = "# a kickstart\nrootpw --iscrypted '$6$salt$secrethash'\n"
 Event = tuple[str, str, dict[str, str]]
@@ -68,7 +74,7 @@ def add_reporting(server: KickstartServer, build: str = "debian") -> tuple[str, 
     path = server.add(build, text)
     (url,) = told
     prefix = f"http://10.0.2.2:{server.port}"
-    assert url.startswith(prefix + "/report/")
+    assert re.fullmatch(re.escape(prefix) + r"/report/[A-Za-z0-9_-]{32}", url)
     return path, url.removeprefix(prefix)
 
 
@@ -217,6 +223,33 @@ def test_neither_tokens_nor_texts_are_logged(
     said = caplog.text + "".join(capfd.readouterr())
     for secret in (path.split("/")[2], report.split("/")[2], "secrethash"):
         assert secret not in said
+
+
+def test_anacondas_scripts_report_and_never_fail(
+    server: KickstartServer, heard: Heard, tmp_path: Path
+) -> None:
+    needs("curl")
+
+    def run(report_url: str) -> None:
+        target = make_target("RHEL9", report_url=report_url)
+        text = render(ROOT, load_options(ROOT, "virtual/aws", {}), target)
+        for number, found in enumerate(
+            re.finditer(r"^%(pre|post|onerror).*\n((?s:.*?))^%end", text, re.M)
+        ):
+            script = tmp_path / f"{number}.sh"
+            script.write_text(found[2])
+            Runner().run(["sh", "-e", script])
+
+    _, report = add_reporting(server)
+    run(f"http://127.0.0.1:{server.port}{report}")
+    assert [event[2].get("stage", "failed") for event in heard] == [
+        *("started", "pre", "post", "done", "failed")
+    ]
+    assert heard[-1][1] == "failed"
+    assert heard[-1][2]["message"].startswith("anaconda stopped")
+    server.remove("debian")
+    run(f"http://127.0.0.1:{server.port}{report}")
+    assert len(heard) == 5
 
 
 def test_many_installers_at_once(server: KickstartServer, heard: Heard) -> None:

@@ -9,8 +9,9 @@ caches() {
     if command -v apt-get >/dev/null; then apt-get clean; fi
     rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/yum/* /var/cache/dnf/*
     rm -rf /var/cache/man/* /var/cache/debconf/*-old /var/lib/dpkg/*-old
-    rm -rf /root/.ansible /root/.cache
-    find /tmp /var/tmp -mindepth 1 -maxdepth 1 ! -name 'systemd-private-*' -exec rm -rf {} +
+    # what runs here right now has directories of its own, and removes them
+    find /tmp /var/tmp -mindepth 1 -maxdepth 1 ! -name 'systemd-private-*' \
+        ! -name 'ansible_mitogen_*' -exec rm -rf {} +
 }
 
 identity() {

@@ -9,6 +9,7 @@ logs. Nothing in a request names a file, and neither tokens nor texts are logged
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import secrets
 import socket
@@ -96,13 +97,8 @@ def create_app(store: Kickstarts, on_event: OnEvent) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # a redirect helps no installer
     app.config["MAX_CONTENT_LENGTH"] = BODY
-
-    def tell(build: str, kind: str, **data: str) -> None:
-        try:
-            on_event(build, kind, data)
-        except Exception:
-            # Whatever hears of an install must not be able to break it.
-            log.exception("an event of %s was lost", build)
+    app.register_error_handler(Exception, _failed)
+    tell = functools.partial(_tell, on_event)
 
     @app.get("/ks/<token>")
     def kickstart(token: str) -> Response:
@@ -131,15 +127,23 @@ def create_app(store: Kickstarts, on_event: OnEvent) -> Flask:
     def healthz() -> Response:
         return _text(b"ok\n")
 
-    @app.errorhandler(Exception)
-    def failed(error: Exception) -> Response:
-        if isinstance(error, HTTPException):
-            return _comment((error.name or "error").lower(), error.code or 500)
-        # Not by Flask's own handler: it would log the path, and with it the token.
-        log.error("a request failed: %s", type(error).__name__)
-        return _comment("internal error", 500)
-
     return app
+
+
+def _tell(on_event: OnEvent, build: str, kind: str, **data: str) -> None:
+    try:
+        on_event(build, kind, data)
+    except Exception:
+        # Whatever hears of an install must not be able to break it.
+        log.exception("an event of %s was lost", build)
+
+
+def _failed(error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return _comment((error.name or "error").lower(), error.code or 500)
+    # Not by Flask's own handler: it would log the path, and with it the token.
+    log.error("a request failed: %s", type(error).__name__)
+    return _comment("internal error", 500)
 
 
 def plain(text: str) -> str:
@@ -221,6 +225,9 @@ class KickstartServer:
         self._stop.set()
         self._server.pull_trigger()
         self._thread.join(timeout=10)
+        # Closed here and not by the thread: the trigger's descriptor must live until it is pulled.
+        self._server.task_dispatcher.shutdown(timeout=2)
+        wasyncore.close_all(self._map, ignore_all=True)
 
     def add(self, build: str, text: Text, *, advertise: str | None = None) -> str:
         """Serves `text` for `build` and returns the URL's path, which is a secret.
@@ -242,8 +249,6 @@ class KickstartServer:
         # Not server.run(): nothing but an exception in this thread would end it.
         while not self._stop.is_set():
             wasyncore.loop(timeout=1.0, map=self._map, count=1)
-        self._server.task_dispatcher.shutdown(timeout=2)
-        wasyncore.close_all(self._map, ignore_all=True)
 
     def _refused(self, error: OSError) -> GoldimgError:
         where = f"{self.host}:{self.port}"

@@ -190,7 +190,7 @@ make_volumes() {
     [ "$extent" -gt 0 ] || extent=1
     awk -F '|' -v OFS='|' -v free="$free" '$10 != "" { $2 = int(free * $10 / 100) } { print }' \
         "$KS/logvols.$group" >"$KS/lv.sized"
-    share_out "$free" 5 <"$KS/lv.sized" >"$KS/sizes"
+    share_out "$free" 4 <"$KS/lv.sized" >"$KS/sizes"
     paste -d '|' "$KS/sizes" "$KS/lv.sized" >"$KS/lv.rows"
     while IFS='|' read -r size mount _ _ fstype _ lv _ options _ percent line; do
         size=$((size / extent * extent))

@@ -32,7 +32,7 @@ run_scripts() {
             [ -z "$log" ] || { mkdir -p "$TARGET$(dirname "$log")"; cp "$KS/output" "$TARGET$log"; }
         fi
         [ "$status" = 0 ] || {
-            tail -n 5 "$KS/output" | while IFS= read -r line; do say "  $line"; done
+            show_end_of "$KS/output"
             say "%$kind of line $line ended with exit code $status"
             [ -z "$erroronfail" ] || fail "%$kind of line $line failed (exit code $status)"
         }
@@ -53,7 +53,7 @@ finish() {
     cp "$LOG" "$TARGET/var/log/goldimg-install.log"
     leave_target
     unmount_all
-    report done
+    report "done"
     say "done: ${KS_final:-reboot}"
     case ${KS_final:-reboot} in
         halt) halt -f ;;

@@ -1,4 +1,4 @@
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2034
 # What the installer says, to whom, and how it stops.
 LOG=/tmp/install.log
 REPORT=""
@@ -6,12 +6,11 @@ REPORT=""
 
 # A line on every console: a person may look at the screen, a program at the serial port.
 say() {
-    local console uptime
+    local console active uptime
     read -r uptime _ </proc/uptime
     echo "[$uptime] $*" >>"$LOG"
-    for console in $(cat /sys/class/tty/console/active 2>/dev/null); do
-        echo "goldimg [$uptime] $*" >"/dev/$console"
-    done
+    read -r active </sys/class/tty/console/active
+    for console in $active; do echo "goldimg [$uptime] $*" >"/dev/$console"; done
 }
 
 # Tells the build which stage is reached. It never stops an install.
@@ -32,12 +31,18 @@ $(tail -n 20 "$LOG")"
     while :; do sleep 3600; done
 }
 
+# Shows the last lines of a file. They are read first: say itself writes to the log.
+show_end_of() {
+    tail -n 8 "$1" >/tmp/shown
+    while IFS= read -r shown; do say "  $shown"; done </tmp/shown
+}
+
 # Runs a step of the install; its output goes to the log, its failure ends the install.
 step() {
     local what=$1
     shift
     "$@" >>"$LOG" 2>&1 </dev/null || {
-        tail -n 8 "$LOG" | while IFS= read -r line; do say "  $line"; done
+        show_end_of "$LOG"
         fail "$what"
     }
 }

@@ -1,4 +1,4 @@
-# shellcheck shell=dash disable=SC2034,SC2154
+# shellcheck shell=dash disable=SC2016,SC2034,SC2154
 # What the kickstart asks of the installed system: names, network, accounts, packages, boot loader.
 
 inside() { chroot "$TARGET" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
@@ -26,7 +26,11 @@ set_names() {
     echo "$short" >"$TARGET/etc/hostname"
     {
         echo "127.0.0.1 localhost"
-        [ "$short" = localhost ] || echo "127.0.1.1 $host${host#"$short"}" | sed "s/ .*/ $host $short/"
+        case $host in
+            localhost*) ;;
+            *.*) echo "127.0.1.1 $host $short" ;;
+            *) echo "127.0.1.1 $host" ;;
+        esac
         echo "::1 localhost ip6-localhost ip6-loopback"
         echo "ff02::1 ip6-allnodes"
         echo "ff02::2 ip6-allrouters"
