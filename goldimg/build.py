@@ -111,9 +111,15 @@ def build(
         for name in names:
             directory = site.artifact_dir(request.version, settings.name, name)
             what = f"{settings.name} {request.version} for {name}"
-            stack.enter_context(locked(directory / ".lock", what=what))
+            stack.enter_context(locked(lock_path(site, directory), what=what))
         session = stack.enter_context(open_session(site, settings, request, host, runner, events))
         return run_session(session)
+
+
+def lock_path(site: Site, directory: Path) -> Path:
+    """The lock of an artifact directory: in the cache, where it litters nothing."""
+    place = digest_files([(str(directory), b"")])[:8]
+    return site.cache / "locks" / f"{'-'.join(directory.parts[-3:])}-{place}.lock"
 
 
 def check_tools(providers: Sequence[Provider], settings: Settings) -> None:

@@ -317,14 +317,18 @@ def verify_command(
 
 
 @cli.command("doctor")
+@click.option("-O", "--os", "os_name", help="Also ask whether this OS's ISO can be had.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
-def doctor_command(context: click.Context, as_json: bool) -> None:
+def doctor_command(context: click.Context, os_name: str | None, as_json: bool) -> None:
     """Show which tools a build needs, which are there, and what brings the others."""
-    from goldimg.doctor import examine
+    from goldimg.doctor import examine, examine_iso
     from goldimg.report import doctor_json, doctor_text
 
     findings = examine(new_runner())
+    if os_name:
+        site, settings = read_settings(context, os_name, (), ())
+        findings.append(examine_iso(settings, site.cache))
     click.echo(doctor_json(findings) if as_json else doctor_text(findings))
     if any(finding.is_required and not finding.is_there for finding in findings):
         sys.exit(3)
@@ -357,6 +361,12 @@ def main() -> None:
         sys.exit(error.code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if is_debug:
+            raise
+        fault = f"error: {type(error).__name__}: {error}"
+        click.echo(f"{fault}\nhint: this is a fault of goldimg's; --debug shows where", err=True)
         sys.exit(1)
 
 

@@ -142,7 +142,8 @@ class QuietDisplay:
 
     def __call__(self, event: Event) -> None:
         if event.kind in ("failed", "warning"):
-            print(f"[{event.build}] {event.text}", file=sys.stderr, flush=True)
+            name = f"[{event.build}] " if event.build else ""
+            print(f"{name}{event.text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing to give back."""

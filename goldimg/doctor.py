@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
+from goldimg.config.models import Settings
 from goldimg.errors import GoldimgError
 from goldimg.host import find_accelerator
+from goldimg.iso.fetch import is_fetched, preflight
 from goldimg.packages import package_of
 from goldimg.run import Runner, has_program
 
@@ -66,6 +69,19 @@ def examine(runner: Runner) -> list[Finding]:
             detail=accelerator.reason,
         ),
     ]
+
+
+def examine_iso(settings: Settings, cache: Path) -> Finding:
+    """Whether the ISO of an OS is here or its servers answer."""
+    problems = preflight(settings, cache) if is_fetched(settings) else []
+    name = settings.iso_file or f"{settings.name} from packages"
+    return Finding(
+        name=name,
+        reason=f"install {settings.name}",
+        is_required=True,
+        is_there=not problems,
+        detail="; ".join(problems) or "can be had",
+    )
 
 
 def _tool(probe: Probe, runner: Runner) -> Finding:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,12 +81,3 @@ def choose_accelerator(wanted: str, host: Host) -> Accelerator:
     if wanted == "auto":
         return host.accelerator
     return Accelerator(name=wanted, reason="set in the site file")
-
-
-def shown_facts(host: Host) -> Mapping[str, str]:
-    """The facts that `goldimg plan` prints."""
-    return {
-        "cores": str(host.cores),
-        "memory": f"{host.memory_mib} MiB available",
-        "accelerator": f"{host.accelerator.name} ({host.accelerator.reason})",
-    }

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from goldimg.build import Outcome
-from goldimg.config.models import Settings
 from goldimg.display import clock_text
-from goldimg.doctor import Finding
 from goldimg.errors import ConfigError, GoldimgError
-from goldimg.host import Host, shown_facts
-from goldimg.plan import Plan
-from goldimg.project import Site
+
+if TYPE_CHECKING:
+    from goldimg.build import Outcome
+    from goldimg.config.models import Settings
+    from goldimg.doctor import Finding
+    from goldimg.host import Host
+    from goldimg.plan import Plan
+    from goldimg.project import Site
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -102,7 +105,10 @@ def error_text(error: GoldimgError, site: Site | None = None) -> list[str]:
 
 def plan_text(site: Site, settings: Settings, plan: Plan, host: Host) -> str:
     """What a build would do, for people."""
-    facts = ", ".join(f"{name} {value}" for name, value in shown_facts(host).items())
+    facts = (
+        f"{host.cores} cores, {host.memory_mib} MiB of memory free, "
+        f"{host.accelerator.name} ({host.accelerator.reason})"
+    )
     groups = "; ".join(f"{name}: {', '.join(names)}" for name, names in plan.groups.items())
     iso = settings.iso_path or settings.iso_file or "assembled from Debian packages"
     lines = [

@@ -8,7 +8,7 @@ stage=$1
 caches() {
     if command -v apt-get >/dev/null; then apt-get clean; fi
     rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/yum/* /var/cache/dnf/*
-    rm -rf /var/cache/man/* /var/cache/debconf/*-old /var/lib/dpkg/*-old
+    rm -rf /var/cache/ldconfig/aux-cache /var/cache/man/* /var/cache/debconf/*-old /var/lib/dpkg/*-old
     # what runs here right now has directories of its own, and removes them
     find /tmp /var/tmp -mindepth 1 -maxdepth 1 ! -name 'systemd-private-*' \
         ! -name 'ansible_mitogen_*' -exec rm -rf {} +
@@ -44,9 +44,11 @@ state() {
 }
 
 people() {
+    # a play without our ansible.cfg has its directory here and is still running
+    [ -n "$(find /root/.ansible -name 'ansible*' 2>/dev/null)" ] || rm -rf /root/.ansible
     for home in /root /home/*; do
         rm -rf "$home"/.bash_history "$home"/.lesshst "$home"/.python_history "$home"/.viminfo \
-            "$home"/.wget-hsts "$home"/.cache "$home"/.ansible "$home"/.ssh/known_hosts*
+            "$home"/.wget-hsts "$home"/.cache "$home"/.ssh/known_hosts*
     done
 }
 
@@ -57,6 +59,8 @@ logs() {
     find /var/log -type f \( -name '*.gz' -o -name '*.xz' -o -name '*.old' -o -name '*.[0-9]' \
         -o -name 'cloud-init*' -o -name 'waagent*' \) -exec rm -f {} +
     find /var/log -type f -size +0 -exec truncate -s 0 {} +
+    # the shutdown is recorded after this
+    mount --bind /dev/null /var/log/wtmp
 }
 
 caches

@@ -238,6 +238,8 @@ def _remarks(site_file: SiteFile) -> list[str]:
         notes.append("root_pass is the one of the original's public example: choose another")
     if site_file.ks_server:
         notes.append("ks_server is passed to playbooks only: goldimg serves the kickstarts itself")
+    if site_file.vmware_sha != "sha256":
+        notes.append("vmware_sha is not used: manifests of OVA files hold SHA256 digests")
     zones = Path("/usr/share/zoneinfo")
     if zones.is_dir() and not (zones / site_file.timezone).is_file():
         # Not an error: the target may know zones that this machine does not.

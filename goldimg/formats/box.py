@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from goldimg.errors import GoldimgError, VerificationFailed
-from goldimg.formats import Progress, Region, Written, ovf, tarball
+from goldimg.formats import Progress, Region, Written, ovf, ovf_check, tarball
 from goldimg.formats.gz import GzipReader, GzipWriter
 from goldimg.formats.ovf import DiskFile, Machine
 from goldimg.formats.stream import BLOCK, Ticker, draft, pieces
@@ -182,7 +182,7 @@ def _check_content(stream: GzipReader, texts: dict[str, str], sizes: dict[str, i
     if set(sizes) != needed:
         raise stream.fail("the box must hold exactly " + ", ".join(sorted(needed)))
     if OVF_NAME in texts:
-        described = ovf.parse(texts[OVF_NAME], lambda why: stream.fail(f"{OVF_NAME}: {why}"))
+        described = ovf_check.parse(texts[OVF_NAME], lambda why: stream.fail(f"{OVF_NAME}: {why}"))
         if (described.name, described.size) != (VMDK_NAME, sizes[VMDK_NAME]):
             raise stream.fail(f"{OVF_NAME} does not describe {VMDK_NAME}")
     elif metadata.get("format") != "qcow2" or not isinstance(metadata.get("virtual_size"), int):

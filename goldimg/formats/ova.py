@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from goldimg.errors import GoldimgError, VerificationFailed
-from goldimg.formats import Progress, Region, Written, ovf, round_up, tarball, vmdk
+from goldimg.formats import Progress, Region, Written, ovf, ovf_check, round_up, tarball, vmdk
 from goldimg.formats.clusters import pour
 from goldimg.formats.ovf import DiskFile, Machine
 from goldimg.formats.source import Disk
@@ -137,7 +137,7 @@ def check(path: Path) -> None:
             raise VerificationFailed(
                 f"{path}: offset {region.offset}: the member's SHA256 is not the manifest's"
             )
-    described = ovf.parse(
+    described = ovf_check.parse(
         text.decode("utf-8", "replace"),
         lambda message: VerificationFailed(f"{path}: offset {ovf_at.offset}: OVF: {message}"),
     )

@@ -7,13 +7,12 @@ vmw: keys and the sub-types of controllers and cards); VirtualBox manual, "Impor
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
-from xml.etree import ElementTree
 
-from goldimg.errors import GoldimgError, VerificationFailed
+from goldimg.errors import GoldimgError
 from goldimg.formats.vmdk import Adapter
 
 Flavour = Literal["vmware", "virtualbox"]
@@ -312,47 +311,3 @@ def _product(properties: Sequence[Property]) -> list[str]:
             "      </Property>",
         ]
     return [*lines, "    </ProductSection>"]
-
-
-def parse(text: str, fail: Callable[[str], VerificationFailed]) -> DiskFile:
-    """The disk that an envelope names; the error made by `fail` where a rule is broken.
-
-    Checked: well-formed and without a document type, one disk with one file, and exactly one item
-    that holds it, on a controller that is there.
-    """
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise fail("a document type, which an envelope has no use for")
-    try:
-        root = ElementTree.fromstring(text)  # noqa: S314 - no document type, so no entities
-    except ElementTree.ParseError as error:
-        raise fail(f"not well-formed: {error}") from error
-    files = root.findall(f"{{{NS}}}References/{{{NS}}}File")
-    disks = root.findall(f"{{{NS}}}DiskSection/{{{NS}}}Disk")
-    items = list(root.iter(f"{{{NS}}}Item"))
-    by_id = {_child(item, "InstanceID"): item for item in items}
-    drives = [item for item in items if _child(item, "ResourceType") == str(DISK)]
-    if root.tag != f"{{{NS}}}Envelope" or len(files) != 1 or len(disks) != 1 or len(drives) != 1:
-        raise fail("not an envelope with one file, one disk and one drive")
-    file, disk = files[0].attrib, disks[0].attrib
-    wanted = (
-        disk.get(f"{{{NS}}}fileRef") == file.get(f"{{{NS}}}id"),
-        disk.get(f"{{{NS}}}format") == STREAM_OPTIMIZED,
-        disk.get(f"{{{NS}}}capacityAllocationUnits") == "byte",
-        _child(drives[0], "HostResource") == f"ovf:/disk/{disk.get(f'{{{NS}}}diskId')}",
-        len(by_id) == len(items),
-        _child(drives[0], "Parent") in by_id,
-    )
-    if not all(wanted):
-        raise fail("file, disk, drive and controller do not refer to each other")
-    try:
-        return DiskFile(
-            name=file[f"{{{NS}}}href"],
-            size=int(file[f"{{{NS}}}size"]),
-            capacity=int(disk[f"{{{NS}}}capacity"]),
-        )
-    except (KeyError, ValueError) as error:
-        raise fail(f"a size or a name is missing: {error}") from error
-
-
-def _child(item: ElementTree.Element, name: str) -> str:
-    return item.findtext(f"{{{RASD}}}{name}", "")

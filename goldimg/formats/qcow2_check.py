@@ -98,6 +98,9 @@ class _Image:
         self.check_data(l1_offset, l1_size, size)
         self.check_counts(refcounts, clusters)
 
+        if self.size % CLUSTER or not self.counts[-1]:
+            raise self.fail(self.size, "surplus bytes at the end of the file")
+
     def check_data(self, l1_offset: int, l1_size: int, size: int) -> None:
         packed = self.entries(l1_offset, l1_size, "the L1 table")
         self.refer(l1_offset, 8 * l1_size)

@@ -16,16 +16,17 @@ say() {
 # Tells the build which stage is reached. It never stops an install.
 report() {
     [ -n "$REPORT" ] || return 0
-    wget -q -T 5 -O /dev/null --post-data "${2:-}" "$REPORT/$1" >/dev/null 2>&1 || true
+    timeout 5 wget -q -O /dev/null --post-data "${2:-}" "$REPORT/$1" >/dev/null 2>&1 || true
 }
 
 # Says why, tells the build, and stays: a reboot would start the same install again, and a
 # powered-off machine shows nobody what happened.
 fail() {
     trap - INT TERM
+    show_end_of "$LOG"
     say "ERROR: $*"
-    report failed "$* 
-$(tail -n 20 "$LOG")"
+    report failed "$*
+$(tail -n 30 "$LOG")"
     say "the installation has stopped"
     sync
     while :; do sleep 3600; done
@@ -42,7 +43,6 @@ step() {
     local what=$1
     shift
     "$@" >>"$LOG" 2>&1 </dev/null || {
-        show_end_of "$LOG"
         fail "$what"
     }
 }

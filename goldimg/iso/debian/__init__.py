@@ -1,0 +1,1 @@
+"""Assembles an installer ISO out of Debian packages, which installs Debian by kickstart."""

@@ -1,0 +1,92 @@
+"""Boots a finished image in QEMU over a throw-away layer, and talks to it over SSH."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+BOOT_SECONDS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vm:
+    """A running guest whose SSH answers on `port` of the loopback address."""
+
+    port: int
+    key: Path
+    console: Path
+
+    def ssh(self, command: str, *, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:  # type: ignore[type-arg]
+        """Runs a command in the guest as root."""
+        fixed = (
+            *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
+            *("-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes"),
+        )
+        argv = ["ssh", *fixed, *options, "-i", self.key, "-p", str(self.port), "root@127.0.0.1"]
+        return subprocess.run(
+            [*argv, command],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
+
+    def said(self, command: str) -> str:
+        """What a command prints; it has to end well."""
+        done = self.ssh(command)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return str(done.stdout).strip()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+@contextlib.contextmanager
+def booted(disk: Path, disk_format: str, key: Path, scratch: Path) -> Iterator[Vm]:
+    """A guest running from `disk`, which is not written to; it is killed when the block ends."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    overlay, console = scratch / "overlay.qcow2", scratch / "console.log"
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", disk_format, "-b", disk, overlay],
+        check=True,
+    )
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", "max"),
+            *("-smp", "1", "-m", "1024", "-display", "none", "-serial", f"file:{console}"),
+            *("-drive", f"file={overlay},if=virtio,cache=unsafe,discard=unmap"),
+            *("-netdev", f"user,id=n,hostfwd=tcp:127.0.0.1:{port}-:22"),
+            *("-device", "virtio-net-pci,netdev=n", "-device", "virtio-rng-pci"),
+        ],
+        stdin=subprocess.DEVNULL,
+    )
+    vm = Vm(port=port, key=key, console=console)
+    try:
+        wait_for_ssh(vm, process)
+        yield vm
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        overlay.unlink(missing_ok=True)
+
+
+def wait_for_ssh(vm: Vm, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + BOOT_SECONDS
+    while time.monotonic() < end:
+        assert process.poll() is None, "QEMU ended"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if vm.ssh("true").returncode == 0:
+                return
+        time.sleep(2)
+    tail = vm.console.read_text(errors="replace")[-3000:] if vm.console.exists() else ""
+    raise AssertionError(f"no SSH within {BOOT_SECONDS} s; the console ends with:\n{tail}")
