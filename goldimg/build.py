@@ -128,7 +128,7 @@ def check_tools(providers: Sequence[Provider], settings: Settings) -> None:
     for provider in providers:
         wanted |= dict.fromkeys(provider.tools())
     if settings.os.installer.kind == "debian-packages" and not settings.iso_path:
-        wanted |= dict.fromkeys(("mmdebstrap", "xorriso", "apt-get", "busybox", "cpio", "mformat"))
+        wanted |= dict.fromkeys(("mmdebstrap", "xorriso", "apt-get"))
     missing = [name for name in wanted if not has_program(name)]
     if missing:
         packages = " ".join(sorted({package_of(name) for name in missing}))

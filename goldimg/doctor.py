@@ -46,10 +46,7 @@ PROBES = (
     Probe(name="ssh-keygen", reason="make keys", arguments=()),
     Probe(name="mmdebstrap", reason="assemble Debian's installer ISO"),
     Probe(name="xorriso", reason="assemble Debian's installer ISO", arguments=("-version",)),
-    Probe(name="mformat", reason="make the ISO boot by EFI"),
-    Probe(name="busybox", reason="run the installer", arguments=("--help",)),
-    Probe(name="cpio", reason="pack the installer"),
-    Probe(name="virt-tar-out", reason="export docker's files without root", is_required=False),
+    Probe(name="guestfish", reason="export docker's files without root", is_required=False),
     Probe(name="VBoxManage", reason="build with VirtualBox", is_required=False),
     Probe(name="vmrun", reason="build with VMware", arguments=(), is_required=False),
 )

@@ -22,15 +22,17 @@ class Vm:
     key: Path
     console: Path
 
-    def ssh(self, command: str, *, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:  # type: ignore[type-arg]
+    def ssh(
+        self, command: str, *, options: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
         """Runs a command in the guest as root."""
         fixed = (
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
             *("-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes"),
         )
-        argv = ["ssh", *fixed, *options, "-i", self.key, "-p", str(self.port), "root@127.0.0.1"]
+        place = ("-i", str(self.key), "-p", str(self.port), "root@127.0.0.1")
         return subprocess.run(
-            [*argv, command],
+            ["ssh", *fixed, *options, *place, command],
             capture_output=True,
             text=True,
             check=False,
@@ -42,7 +44,7 @@ class Vm:
         """What a command prints; it has to end well."""
         done = self.ssh(command)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return str(done.stdout).strip()
+        return done.stdout.strip()
 
 
 def free_port() -> int:

@@ -72,17 +72,10 @@ make_initrd() {
     tree=$out/initrd
     mkdir -p "$tree/bin" "$tree/installer" "$tree/lib/modules/$kernel"
     cp "$tools/bin/busybox" "$tree/bin/busybox"
-    for name in $(chroot "$root" /tmp/tools/bin/busybox --list); do
+    for name in $("$tree/bin/busybox" --list); do
         [ "$name" = busybox ] || ln -s busybox "$tree/bin/$name"
     done
     ln -s bin "$tree/sbin"
-    # The dynamic busybox: the static one crashes when it looks up a name or an address.
-    chroot "$root" ldd /tmp/tools/bin/busybox | grep -o '/[^ ]*' | while read -r file; do
-        mkdir -p "$tree${file%/*}"
-        cp -L "$root$file" "$tree$file"
-    done
-    mkdir -p "$tree/etc"
-    echo 'hosts: files dns' >"$tree/etc/nsswitch.conf"
     cp "$data"/installer/* "$tree/installer/"
     mv "$tree/installer/init" "$tree/init"
     chmod 755 "$tree/init" "$tree/installer/lease.sh"
@@ -97,7 +90,7 @@ make_initrd() {
     mv "$tree" "$root/tmp/initrd"
     chroot "$root" depmod -b /tmp/initrd "$kernel"
     rm -f "$root/tmp/initrd/lib/modules/$kernel"/*.bin
-    chroot "$root" sh -c 'cd /tmp/initrd && find . | LC_ALL=C sort | /tmp/tools/bin/busybox cpio -o -H newc 2>/dev/null' \
+    (cd "$root/tmp/initrd" && find . | LC_ALL=C sort | "$tools/bin/busybox" cpio -o -H newc 2>/dev/null) \
         >"$root/tmp/initrd.cpio"
     chroot "$root" zstd -q -19 --rm /tmp/initrd.cpio -o /tmp/initrd.img
     cp "$root/tmp/initrd.img" "$iso/isolinux/initrd.img"

@@ -4,7 +4,7 @@ KS=/tmp/ks
 TARGET=/mnt/sysimage
 
 # A tool of the image, on the live devices. The image itself is mounted read-only at /src.
-tool() { chroot /src "$@"; }
+tool() { PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot /src "$@"; }
 
 has_word() {
     case " $2 " in *" $1 "*) return 0 ;; esac

@@ -16,6 +16,7 @@ say() {
 # Tells the build which stage is reached. It never stops an install.
 report() {
     [ -n "$REPORT" ] || return 0
+    # busybox's own wget -T crashes
     timeout 5 wget -q -O /dev/null --post-data "${2:-}" "$REPORT/$1" >/dev/null 2>&1 || true
 }
 
@@ -23,18 +24,18 @@ report() {
 # powered-off machine shows nobody what happened.
 fail() {
     trap - INT TERM
-    show_end_of "$LOG"
-    say "ERROR: $*"
     report failed "$*
 $(tail -n 30 "$LOG")"
+    show_end_of "$LOG"
+    say "ERROR: $*"
     say "the installation has stopped"
     sync
     while :; do sleep 3600; done
 }
 
-# Shows the last lines of a file. They are read first: say itself writes to the log.
+# Shows the last lines that a tool wrote. They are read first: say itself writes to the log.
 show_end_of() {
-    tail -n 8 "$1" >/tmp/shown
+    grep -v '^\[' "$1" | tail -n 8 >/tmp/shown
     while IFS= read -r shown; do say "  $shown"; done </tmp/shown
 }
 
@@ -42,7 +43,5 @@ show_end_of() {
 step() {
     local what=$1
     shift
-    "$@" >>"$LOG" 2>&1 </dev/null || {
-        fail "$what"
-    }
+    "$@" >>"$LOG" 2>&1 </dev/null || fail "$what"
 }
