@@ -172,6 +172,7 @@ def open_session(
             listeners[build].hear(kind, data)
 
     iso = obtain_iso(settings, recipe.mirrors, site.cache, runner, events)
+    tools = tool_versions(runner)
     headless = settings.site.headless if request.headless is None else request.headless
     with KickstartServer(hear, port=settings.site.ks_port, advertise=GUEST_GATEWAY) as server:
         shop = Shop(
@@ -193,6 +194,7 @@ def open_session(
             iso_sha256=iso.sha256,
             server=server,
             listeners=listeners,
+            qemu_version=tools["qemu"],
         )
         yield Session(
             site=site,
@@ -201,7 +203,7 @@ def open_session(
             recipe=recipe,
             shop=shop,
             iso=iso,
-            tools=tool_versions(runner),
+            tools=tools,
         )
 
 
@@ -316,7 +318,7 @@ def make_layer(session: Session, install: Install, provider: Provider) -> None:
     base = session.bases[install.name]
     log = directory / "build.log"
     log.write_text("", encoding="utf-8")
-    layer = provision_layer(session.shop, provider, base.disk, key, log)
+    layer = provision_layer(session.shop, provider, base, key, log)
     session.events.emit(provider.name, "phase", "converting", phase="converting")
     began = time.monotonic()
     written = convert_layer(session.shop, provider, layer.disk, key, directory)

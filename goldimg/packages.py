@@ -13,6 +13,7 @@ PACKAGES = {
     "mke2fs": "e2fsprogs",
     "busybox": "busybox-static",
     "sfdisk": "fdisk",
+    "zstd": "zstd",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "openssl": "openssl",
@@ -39,6 +40,7 @@ BUILD_PACKAGES = [
     "qemu-system-x86",
     "qemu-utils",
     "xorriso",
+    "zstd",
 ]
 # Only root may mount a disk or write one owner's files as another's; others need helpers for it.
 UNPRIVILEGED_PACKAGES = ["libguestfs-tools", "uidmap"]

@@ -7,6 +7,8 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -134,6 +136,27 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def short_directory(key: str) -> Iterator[Path]:
+    """A private directory with a short path, for sockets (whose paths have at most 107 bytes).
+
+    It is named by `key`, so that what a killed run left in it is removed by the next.
+    """
+    path = Path(tempfile.gettempdir()) / f"goldimg-{os.geteuid()}-{key}"
+    if len(str(path)) > 60:
+        path = Path("/tmp") / path.name  # noqa: S108 - made below, and only if nobody else has it
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode):
+            raise GoldimgError(f"{path} belongs to somebody else", hint="remove it")
+        shutil.rmtree(path)
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def write_text(target: Path, text: str, *, mode: int = 0o644) -> None:

@@ -9,7 +9,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from goldimg.artifacts import STAGING
@@ -23,14 +23,16 @@ from goldimg.formats.source import flattened
 from goldimg.keys import KeyPair
 from goldimg.kickstart.server import KickstartServer
 from goldimg.packer.driver import Story, run_packer
-from goldimg.packer.template import Ansible, Machine, Spec
+from goldimg.packer.template import Ansible, Freeze, Machine, Spec
 from goldimg.plan import Install
-from goldimg.project import Site, make_directory, waiting_lock, write_text
+from goldimg.project import Site, make_directory, short_directory, waiting_lock, write_text
 from goldimg.providers import Conversion, Provider
 from goldimg.run import Runner
 
 GUEST_GATEWAY = "10.0.2.2"  # the host, as a guest on QEMU's user network reaches it
 MANIFEST = "manifest.json"
+STATE = "state.zst"
+THAWING = "4s"  # until a saved guest runs again; a connection before that would hang
 
 # what the installer reports -> the phase that begins with it
 STAGE_PHASES = {
@@ -60,6 +62,12 @@ class Shop:
     iso_sha256: str
     server: KickstartServer
     listeners: dict[str, InstallListener]
+    qemu_version: str
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether bases keep their running guest: under emulation, where booting is dear."""
+        return self.machine.accelerator == "tcg" and self.settings.site.warm_layers
 
     @property
     def bases(self) -> Path:
@@ -103,10 +111,14 @@ class InstallListener:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A disk that a step made or found, and how long each phase took (empty: found)."""
+    """A disk that a step made or found, and how long each phase took (empty: found).
+
+    `state`: the guest that was running from it, to go on from.
+    """
 
     disk: Path
     seconds: Mapping[str, float]
+    state: Path | None = None
 
 
 def install_base(shop: Shop, install: Install, text: Callable[[str], str], key: str) -> Made:
@@ -125,29 +137,53 @@ def install_base(shop: Shop, install: Install, text: Callable[[str], str], key: 
     with waiting_lock(shop.bases / f"{key}.lock", waiting):
         if (final / MANIFEST).exists():
             shop.events.emit(install.name, "note", "base found in the cache")
-            return Made(disk=final / "disk.qcow2", seconds={})
+            return Made(disk=final / "disk.qcow2", seconds={}, state=_usable_state(shop, final))
         shutil.rmtree(work, ignore_errors=True)
         make_directory(work)
         write_text(work / "kickstart.ks", install.kickstart)
         story = _story(shop, install.name, is_install=True)
-        disk = _run_install(shop, install, text, work, story)
+        with short_directory(key) as temporary:
+            disk = _run_install(shop, install, text, work, temporary, story)
         disk.chmod(0o444)
         disk.rename(work / "disk.qcow2")
         shutil.rmtree(work / "output", ignore_errors=True)
-        described = {"key": key, "providers": install.providers, "seconds": story.seconds()}
+        described = {
+            "key": key,
+            "providers": install.providers,
+            "seconds": story.seconds(),
+            "state": _state_inputs(shop),
+        }
         write_text(work / MANIFEST, json.dumps(described, indent=2) + "\n")
         work.rename(final)
-        return Made(disk=final / "disk.qcow2", seconds=story.seconds())
+        state = _usable_state(shop, final)
+        return Made(disk=final / "disk.qcow2", seconds=story.seconds(), state=state)
+
+
+def _state_inputs(shop: Shop) -> dict[str, object]:
+    """What a saved guest fits to: this QEMU, and the same virtual hardware."""
+    machine = shop.machine
+    return {"qemu": shop.qemu_version, "cpus": machine.cpus, "memory": machine.memory_mib}
+
+
+def _usable_state(shop: Shop, base: Path) -> Path | None:
+    state = base / STATE
+    if not shop.is_warm or not state.exists():
+        return None
+    described = json.loads((base / MANIFEST).read_text(encoding="utf-8"))
+    return state if described.get("state") == _state_inputs(shop) else None
 
 
 def _run_install(
-    shop: Shop, install: Install, text: Callable[[str], str], work: Path, story: Story
+    shop: Shop,
+    install: Install,
+    text: Callable[[str], str],
+    work: Path,
+    temporary: Path,
+    story: Story,
 ) -> Path:
     log = work / "build.log"
     listener = InstallListener(install.name, story, log)
     shop.listeners[install.name] = listener
-    options = shop.settings
-
     path = shop.server.add(install.name, text)
     url = f"http://{GUEST_GATEWAY}:{shop.server.port}{path}"
     shop.runner.redact.add(path)
@@ -159,14 +195,16 @@ def _run_install(
         console=work / "console.log",
         machine=shop.machine,
         private_key=shop.packer_key.private,
-        ssh_timeout=f"{options.site.ssh_timeout}s",
-        ansible=_ansible(shop, work, stage="base", provider="base", root_hash=""),
-        boot_command=options.boot_command("{{ user `ks_url` }}"),
+        ssh_seconds=shop.settings.site.ssh_timeout,
+        ansible=_ansible(shop, work, temporary, stage="base", provider="base", root_hash=""),
+        boot_command=shop.settings.boot_command("{{ user `ks_url` }}"),
+        freeze=Freeze(state=work / STATE, socket=temporary / "qmp") if shop.is_warm else None,
     )
     try:
         return run_packer(
             spec,
             work=work,
+            temporary=temporary,
             log=log,
             runner=shop.runner,
             story=story,
@@ -185,7 +223,7 @@ def _origin(url: str) -> str:
     return "/".join(url.split("/")[:3])
 
 
-def provision_layer(shop: Shop, provider: Provider, base: Path, key: str, log: Path) -> Made:
+def provision_layer(shop: Shop, provider: Provider, base: Made, key: str, log: Path) -> Made:
     """The provider's disk: an overlay of `base` that its playbook has provisioned and cleaned."""
     final = shop.layers / f"{key}.qcow2"
     if final.exists():
@@ -195,31 +233,62 @@ def provision_layer(shop: Shop, provider: Provider, base: Path, key: str, log: P
     shutil.rmtree(work, ignore_errors=True)
     make_directory(work)
     story = _story(shop, provider.name)
+    try:
+        with short_directory(key) as temporary:
+            disk = _run_layer(shop, provider, base, work, temporary, log, story)
+        disk.rename(final)
+    finally:
+        _forget(work)
+        for name in ("console.log", "packer.json"):
+            if (work / name).exists():
+                shutil.copyfile(work / name, log.parent / name)
+    shutil.rmtree(work, ignore_errors=True)
+    return Made(disk=final, seconds=story.seconds())
+
+
+def _run_layer(
+    shop: Shop,
+    provider: Provider,
+    base: Made,
+    work: Path,
+    temporary: Path,
+    log: Path,
+    story: Story,
+) -> Path:
+    """Goes on from the base's saved guest, or boots the base where there is none or it fails."""
+    variables = _ansible(
+        shop, work, temporary, stage="layer", provider=provider.name, root_hash=_root_hash(shop)
+    )
     spec = Spec(
         name=provider.name,
-        source=base,
+        source=base.disk,
         source_sha256="",
         output=work / "output",
         console=work / "console.log",
         machine=shop.machine,
         private_key=shop.packer_key.private,
-        ssh_timeout=f"{shop.settings.site.ssh_timeout}s",
-        ansible=_ansible(
-            shop, work, stage="layer", provider=provider.name, root_hash=_root_hash(shop)
-        ),
+        ssh_seconds=shop.settings.site.ssh_timeout,
+        ansible=variables,
         boot_wait="1s",
     )
+
+    def run(spec: Spec) -> Path:
+        return run_packer(
+            spec, work=work, temporary=temporary, log=log, runner=shop.runner, story=story
+        )
+
+    if base.state is None:
+        return run(spec)
     try:
-        disk = run_packer(spec, work=work, log=log, runner=shop.runner, story=story)
-        disk.rename(final)
-    finally:
-        _forget(work)
-        keep = (("console.log", "console.log"), ("packer.json", "packer.json"))
-        for name, kept in keep:
-            if (work / name).exists():
-                shutil.copyfile(work / name, log.parent / kept)
-    shutil.rmtree(work, ignore_errors=True)
-    return Made(disk=final, seconds=story.seconds())
+        warm = replace(spec, thaw=base.state, boot_wait=THAWING, ssh_seconds=90)
+        return run(warm)
+    except BuildFailed as error:
+        if "no SSH" not in error.what and "Packer failed" not in error.what:
+            raise
+        shop.events.emit(provider.name, "warning", f"{error}: booting the base instead")
+        story.recent.clear()
+        story.errors.clear()
+        return run(spec)
 
 
 def convert_layer(
@@ -280,7 +349,9 @@ def _root_hash(shop: Shop) -> str:
     return hashed
 
 
-def _ansible(shop: Shop, work: Path, *, stage: str, provider: str, root_hash: str) -> Ansible:
+def _ansible(
+    shop: Shop, work: Path, temporary: Path, *, stage: str, provider: str, root_hash: str
+) -> Ansible:
     settings = shop.settings
     variables = {
         "packer_build_name": provider,
@@ -302,7 +373,7 @@ def _ansible(shop: Shop, work: Path, *, stage: str, provider: str, root_hash: st
     return Ansible(
         playbook=shop.site.ansible / "site.yml",
         variables=path,
-        environment=tuple(sorted(ansible_environment(make_directory(work / "tmp")).items())),
+        environment=tuple(sorted(ansible_environment(temporary).items())),
     )
 
 
@@ -328,5 +399,4 @@ def ansible_environment(temporary: Path) -> dict[str, str]:
 def _forget(work: Path) -> None:
     """Removes what held a secret, and scratch that tells nobody anything."""
     (work / "ansible-vars.json").unlink(missing_ok=True)
-    for name in ("tmp", "cache"):
-        shutil.rmtree(work / name, ignore_errors=True)
+    shutil.rmtree(work / "cache", ignore_errors=True)

@@ -27,7 +27,7 @@ def make_spec(tmp_path: Path, *, accelerator: str = "tcg", is_layer: bool = Fals
             accelerator=accelerator, cpus=1, memory_mib=1536, disk_mib=8192, headless=True
         ),
         private_key=tmp_path / "key",
-        ssh_timeout="600s",
+        ssh_seconds=600,
         ansible=Ansible(
             playbook=tmp_path / "site.yml",
             variables=tmp_path / "vars.json",

@@ -85,6 +85,7 @@ class SiteFile(_Written):
     cpus: int = Field(default=1, ge=1, le=64)
     builder: dict[Word, Builder] = {}
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    warm_layers: bool = True  # under emulation: layers go on from the base's running guest
     ks_port: int = Field(default=0, ge=0, le=65535)  # 0: a free one
     cache_dir: Text | None = None
     publish: dict[Word, dict[str, Any]] = {}

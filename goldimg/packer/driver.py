@@ -25,7 +25,8 @@ PHASES = (
     ("Executing shutdown", "shutting down"),
 )
 CLEANING = "clean"
-STOPPING = 20.0  # seconds that Packer may take to stop its VM and remove what it made
+STOPPING = 10.0  # seconds that Packer may take to stop its VM and remove what it made
+PROVISIONING = 3600.0  # seconds that everything after the first SSH may take
 
 
 @dataclass
@@ -86,6 +87,7 @@ def run_packer(
     spec: Spec,
     *,
     work: Path,
+    temporary: Path,
     log: Path,
     runner: Runner,
     story: Story,
@@ -94,7 +96,8 @@ def run_packer(
 ) -> Path:
     """Runs the build that `spec` describes in `work` and returns the disk that it leaves.
 
-    The template stays in `work` as `packer.json`; `variables`, which may be secret, live in a
+    `temporary` has a short path, for the sockets of what Packer runs. The template stays in `work`
+    as `packer.json`; `variables`, which may be secret, live in a
     0600 file while Packer runs. Whatever the end, no Packer and no QEMU of it stays behind.
     Raises BuildFailed with Packer's own words, or what `abort` returned.
     """
@@ -104,7 +107,7 @@ def run_packer(
     secret = work / "variables.json"
     write_text(template, json.dumps(make_template(spec), indent=2) + "\n")
     write_text(secret, json.dumps(dict(variables or {})), mode=0o600)
-    environment = _environment(work)
+    environment = _environment(work, temporary)
     say = _logger(log, runner)
     try:
         runner.run(
@@ -121,6 +124,7 @@ def run_packer(
             check=False,
             abort=abort,
             grace=STOPPING,
+            timeout=spec.ssh_seconds + PROVISIONING,
         )
     finally:
         secret.unlink(missing_ok=True)
@@ -132,8 +136,7 @@ def run_packer(
     return disk
 
 
-def _environment(work: Path) -> dict[str, str]:
-    temporary = make_directory(work / "tmp")
+def _environment(work: Path, temporary: Path) -> dict[str, str]:
     return {
         "CHECKPOINT_DISABLE": "1",
         "PACKER_NO_COLOR": "1",

@@ -5,6 +5,8 @@ Options: https://developer.hashicorp.com/packer/integrations/hashicorp/qemu and 
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +42,20 @@ class Ansible:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Freeze:
+    """Where a run saves its guest at the end, and the socket by which QEMU is told to."""
+
+    state: Path
+    socket: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One VM run: from an installer ISO (`boot_command`) or over a base disk (without)."""
+    """One VM run: from an installer ISO (`boot_command`) or over a base disk (without).
+
+    With `freeze` the run ends by saving the running guest instead of shutting it down; with `thaw`
+    it begins with such a guest instead of booting one.
+    """
 
     name: str
     source: Path
@@ -50,10 +64,12 @@ class Spec:
     console: Path
     machine: Machine
     private_key: Path
-    ssh_timeout: str
+    ssh_seconds: int
     ansible: Ansible
     boot_command: str = ""
     boot_wait: str = "2s"
+    freeze: Freeze | None = None
+    thaw: Path | None = None
 
 
 def make_template(spec: Spec) -> Template:
@@ -62,7 +78,10 @@ def make_template(spec: Spec) -> Template:
         "variables": {"ks_url": ""},
         "sensitive-variables": ["ks_url"],
         "builders": [_builder(spec)],
-        "provisioners": [_provisioner(spec.ansible)],
+        "provisioners": [
+            _provisioner(spec.ansible),
+            *([_freezer(spec.freeze)] if spec.freeze else []),
+        ],
     }
 
 
@@ -85,9 +104,10 @@ def _builder(spec: Spec) -> dict[str, object]:
         "communicator": "ssh",
         "ssh_username": "root",
         "ssh_private_key_file": str(spec.private_key),
-        "ssh_timeout": spec.ssh_timeout,
+        "ssh_timeout": f"{spec.ssh_seconds}s",
         "ssh_handshake_attempts": HANDSHAKES,
-        "shutdown_command": "systemctl poweroff",
+        # without a command Packer ends the VM, which is frozen by then
+        "shutdown_command": "" if spec.freeze else "systemctl poweroff",
         "shutdown_timeout": "5m",
         "boot_wait": spec.boot_wait,
         "boot_key_interval": "10ms",
@@ -119,6 +139,10 @@ def _acceleration(spec: Spec) -> dict[str, object]:
     ]
     # a -device of ours replaces Packer's own list, so the network card is named here again
     arguments += [["-device", "virtio-net,netdev=user.0"]]
+    if spec.freeze:
+        arguments.append(["-qmp", f"unix:{spec.freeze.socket},server=on,wait=off"])
+    if spec.thaw:
+        arguments.append(["-incoming", f"exec:zstd -dqc {shlex.quote(str(spec.thaw))}"])
     if machine.accelerator == "kvm":
         return {"accelerator": "kvm", "qemuargs": [*arguments, ["-cpu", "host"]]}
     return {
@@ -137,3 +161,8 @@ def _provisioner(ansible: Ansible) -> dict[str, object]:
         "extra_arguments": ["--extra-vars", f"@{ansible.variables}"],
         "ansible_env_vars": [f"{name}={value}" for name, value in ansible.environment],
     }
+
+
+def _freezer(freeze: Freeze) -> dict[str, object]:
+    words = [sys.executable, "-m", "goldimg.packer.freeze", str(freeze.socket), str(freeze.state)]
+    return {"type": "shell-local", "inline": [shlex.join(words)]}
