@@ -13,6 +13,7 @@ from goldimg.project import (
     find_site,
     locked,
     make_directory,
+    short_directory,
     write_text,
     writing,
 )
@@ -80,3 +81,30 @@ def test_the_site_is_found_from_any_directory_in_it(tmp_path: Path) -> None:
 def test_artifact_names() -> None:
     assert artifact_name("Debian-12", "1.2.0", "gcp", "tar.gz") == "Debian-12-1.2.0_gcp.tar.gz"
     assert artifact_name("Debian-12", "1.2.0", "gcp") == "Debian-12-1.2.0_gcp"
+
+
+def test_a_short_directory_is_private_and_empties_what_a_killed_run_left() -> None:
+    with short_directory("test-key") as path:
+        assert len(str(path)) <= 60
+        assert path.stat().st_mode & 0o777 == 0o700
+        (path / "socket").write_text("")
+        left = path
+    assert not left.exists()
+    left.mkdir()
+    (left / "old").write_text("")
+    with short_directory("test-key") as path:
+        assert os.listdir(path) == []
+
+
+def test_a_short_directory_of_somebody_else_is_not_used(tmp_path: Path) -> None:
+    with short_directory("test-link") as path:
+        place = path
+    place.symlink_to(tmp_path)
+    try:
+        with (
+            pytest.raises(GoldimgError, match="belongs to somebody else"),
+            short_directory("test-link"),
+        ):
+            raise AssertionError("a link was followed")
+    finally:
+        place.unlink()
