@@ -453,7 +453,7 @@ def test_the_clean_up_takes_what_an_image_must_not_have(tmp_path: Path, stage: s
     busybox = shutil.which("busybox")
     assert busybox
     shutil.copy(busybox, tmp_path / "bin/busybox")
-    for tool in ("sh", "rm", "find", "truncate", "sync"):
+    for tool in ("sh", "rm", "find", "truncate", "sync", "xargs", "rmdir"):
         (tmp_path / "bin" / tool).symlink_to("busybox")
     done = subprocess.run(
         ["unshare", "-r", "chroot", tmp_path, "/bin/sh", "-s", stage],

@@ -151,8 +151,7 @@ def test_no_password_in_any_file_of_the_site(built: RealSite) -> None:
 def test_images_boot_take_the_key_and_refuse_passwords(built: RealSite, tmp_path: Path) -> None:
     needs("ssh")
     facts = {}
-    with tarfile.open(built.path("gcp")) as archive:
-        archive.extract("disk.raw", tmp_path, filter="data")
+    subprocess.run(["tar", "-xSzf", built.path("gcp"), "-C", tmp_path], check=True)
     disks = {"openstack": (built.path("openstack"), "qcow2"), "gcp": (tmp_path / "disk.raw", "raw")}
     for provider, (disk, disk_format) in disks.items():
         with booted(disk, disk_format, built.root / "keys/packer", tmp_path / provider) as vm:

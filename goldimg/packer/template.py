@@ -106,8 +106,9 @@ def _builder(spec: Spec) -> dict[str, object]:
         "ssh_private_key_file": str(spec.private_key),
         "ssh_timeout": f"{spec.ssh_seconds}s",
         "ssh_handshake_attempts": HANDSHAKES,
-        # without a command Packer ends the VM, which is frozen by then
-        "shutdown_command": "" if spec.freeze else "systemctl poweroff",
+        # Without a command Packer ends the VM, which is frozen by then. Forced: file systems are
+        # unmounted, but no service writes anything any more, or makes the build wait for its end.
+        "shutdown_command": "" if spec.freeze else "systemctl poweroff --force",
         "shutdown_timeout": "5m",
         "boot_wait": spec.boot_wait,
         "boot_key_interval": "10ms",
