@@ -97,7 +97,7 @@ class InstallListener:
             self.failure = BuildFailed(
                 f"{self.name}: the installer stopped",
                 why=said[0] if said else "it gave no reason",
-                details=said[1:9],
+                details=said[1:][-8:],
                 log=self.log,
             )
         elif stage in STAGE_PHASES:

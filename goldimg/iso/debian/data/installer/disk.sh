@@ -220,7 +220,7 @@ format_volume() { # fs device mount
         ext[234]) step "formatting $2" tool "mkfs.$1" -q -F -b 4096 "$2" ;;
         xfs) modprobe -q xfs; step "formatting $2" tool mkfs.xfs -q -f "$2" ;;
         efi | vfat) modprobe -a -q vfat nls_cp437 nls_ascii; step "formatting $2" tool mkfs.vfat -F 32 "$2" ;;
-        swap) step "formatting $2" tool mkswap -q "$2" ;;
+        swap) step "formatting $2" tool mkswap "$2" ;;
     esac
 }
 
