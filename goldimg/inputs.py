@@ -18,7 +18,7 @@ from goldimg.kickstart.render import Target, render
 from goldimg.kickstart.validate import validate
 from goldimg.plan import Install, Plan, Rendered, digest, digest_files, make_plan
 from goldimg.project import Site
-from goldimg.providers import Provider
+from goldimg.providers import Provider, all_providers
 from goldimg.run import Runner
 
 HOST_NAME = "localhost.localdomain"  # the installed system's, until its cloud names it
@@ -57,16 +57,20 @@ def make_recipe(
     """
     mirrors = find_mirrors(settings, runner)
     options, targets, texts = {}, {}, {}
-    for provider in providers:
+    selected = [provider.name for provider in providers]
+    for name, provider in all_providers().items():
         build = provider.kickstart
-        options[provider.name] = load_options(
-            site.kickstart, build, settings.os.kickstart.options, os_file=settings.os_shown
-        )
-        targets[provider.name] = _target(settings, build, mirrors, public_key)
-        texts[provider.name] = render(
-            site.kickstart, options[provider.name], targets[provider.name]
-        )
-    check_kickstarts(texts, settings, runner)
+        try:
+            options[name] = load_options(
+                site.kickstart, build, settings.os.kickstart.options, os_file=settings.os_shown
+            )
+        except ConfigError:
+            if name in selected:
+                raise
+            continue  # another provider's fault is told when that one is built
+        targets[name] = _target(settings, build, mirrors, public_key)
+        texts[name] = render(site.kickstart, options[name], targets[name])
+    check_kickstarts({name: texts[name] for name in selected}, settings, runner)
     disk = settings.site.disk_size
     plan = make_plan(
         os_name=settings.name,
@@ -155,6 +159,7 @@ def base_key(install: Install, iso_key: str, machine: Mapping[str, object], site
     parts = {
         "iso": iso_key,
         "kickstart": install.kickstart,
+        "serves": install.serves,
         "machine": machine,
         "playbooks": playbook_digest(site, "base"),
     }

@@ -54,9 +54,14 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Install:
-    """One installation from the ISO, shared by every layer whose kickstart is the same."""
+    """One installation from the ISO, shared by every layer whose kickstart is the same.
+
+    `serves` names all providers that it would do for, built now or not: the base is the same
+    whichever of them are selected.
+    """
 
     name: str
+    serves: tuple[str, ...]
     kickstart: str
     volumes: tuple[str, ...]
     layers: tuple[Layer, ...]
@@ -120,7 +125,10 @@ def make_plan(
     kickstarts: Mapping[str, Rendered],
     host: Host,
 ) -> Plan:
-    """Groups `providers` by equal kickstart and builder into installs, larger ones first."""
+    """Groups `providers` by equal kickstart and builder into installs, larger ones first.
+
+    `kickstarts` may hold more providers than are built.
+    """
     shared: dict[tuple[str, str], list[Layer]] = {}
     for provider in providers:
         choice = choose_builder(provider, builders.get(provider.name, "auto"), host)
@@ -140,12 +148,25 @@ def make_plan(
         installs=tuple(
             Install(
                 name="+".join(layer.provider for layer in layers),
+                serves=_served(kickstarts, kickstarts[layers[0].provider].text, builders),
                 kickstart=kickstarts[layers[0].provider].text,
                 volumes=kickstarts[layers[0].provider].volumes,
                 layers=tuple(layers),
             )
             for layers in ordered
         ),
+    )
+
+
+def _served(
+    kickstarts: Mapping[str, Rendered], text: str, builders: Mapping[str, str]
+) -> tuple[str, ...]:
+    return tuple(
+        sorted(
+            name
+            for name, rendered in kickstarts.items()
+            if rendered.text == text and builders.get(name, "auto") in ("auto", "qemu")
+        )
     )
 
 

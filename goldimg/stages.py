@@ -196,7 +196,7 @@ def _run_install(
         machine=shop.machine,
         private_key=shop.packer_key.private,
         ssh_seconds=shop.settings.site.ssh_timeout,
-        ansible=_ansible(shop, work, temporary, stage="base", provider="base", root_hash=""),
+        ansible=_ansible(shop, work, temporary, stage="base", serves=install.serves),
         boot_command=shop.settings.boot_command("{{ user `ks_url` }}"),
         freeze=Freeze(state=work / STATE, socket=temporary / "qmp") if shop.is_warm else None,
     )
@@ -350,7 +350,14 @@ def _root_hash(shop: Shop) -> str:
 
 
 def _ansible(
-    shop: Shop, work: Path, temporary: Path, *, stage: str, provider: str, root_hash: str
+    shop: Shop,
+    work: Path,
+    temporary: Path,
+    *,
+    stage: str,
+    provider: str = "",
+    root_hash: str = "",
+    serves: tuple[str, ...] = (),
 ) -> Ansible:
     settings = shop.settings
     variables = {
@@ -361,6 +368,7 @@ def _ansible(
         "packer_template": settings.name,
         "packer_os": settings.packer_os(),
         "goldimg_stage": stage,
+        "goldimg_base_providers": list(serves),
         "goldimg_root_hash": root_hash,
         "goldimg_root_key": shop.packer_key.public_text,
         "goldimg_vagrant_key": shop.vagrant_key.public_text,

@@ -52,6 +52,21 @@ def test_seven_providers_take_three_installs() -> None:
     ]
 
 
+def test_a_base_is_for_all_that_could_share_it_whichever_are_built() -> None:
+    only_gcp = make_plan(
+        os_name="Debian-12",
+        version="1.0.0",
+        disk_mib=8192,
+        jobs=2,
+        providers=[all_providers()["gcp"]],
+        builders={},
+        kickstarts=KICKSTARTS,
+        host=HOST,
+    )
+    assert only_gcp.installs[0].providers == ("gcp",)
+    assert only_gcp.installs[0].serves == ("docker", "gcp", "openstack")
+
+
 def test_every_choice_of_builder_has_a_reason() -> None:
     choices = {layer.provider: layer.choice for layer in plan().layers}
     assert choices["azure"].reason == "native builder"

@@ -26,11 +26,19 @@ unpack_tools() {
 # its provider needs.
 quiet_services() {
     for unit in e2scrub_reap.service e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer \
-        lvm2-monitor.service walinuxagent.service; do
+        blk-availability.service lvm2-monitor.service walinuxagent.service \
+        google-guest-agent.service google-startup-scripts.service google-shutdown-scripts.service; do
         [ ! -e "$root/lib/systemd/system/$unit" ] || chroot "$root" systemctl -q disable "$unit"
     done
     for unit in systemd-networkd.service systemd-resolved.service goldimg-hostkeys.service; do
         chroot "$root" systemctl -q enable "$unit"
+    done
+    # Running .pyc files as programs is not worth a kernel module at every boot.
+    chroot "$root" systemctl -q mask systemd-binfmt.service proc-sys-fs-binfmt_misc.automount
+    # /etc/fstab names every file system, and an image neither hibernates nor has verity devices.
+    for name in gpt-auto hibernate-resume integritysetup veritysetup; do
+        mkdir -p "$root/etc/systemd/system-generators"
+        ln -s /dev/null "$root/etc/systemd/system-generators/systemd-$name-generator"
     done
 }
 

@@ -4,3 +4,4 @@
 set -eu
 cp -R "$2/root/." "$1/"
 chmod -R u=rwX,go=rX "$1/etc"
+chmod 755 "$1"/etc/initramfs-tools/hooks/*
