@@ -381,14 +381,17 @@ def _ansible(
     return Ansible(
         playbook=shop.site.ansible / "site.yml",
         variables=path,
-        environment=tuple(sorted(ansible_environment(temporary).items())),
+        environment=tuple(sorted(ansible_environment(shop.site, temporary).items())),
     )
 
 
-def ansible_environment(temporary: Path) -> dict[str, str]:
+def ansible_environment(site: Site, temporary: Path) -> dict[str, str]:
     """How ansible-playbook runs: pipelined, without colour, faster where Mitogen is installed."""
     environment = {
+        "ANSIBLE_CONFIG": str(site.ansible / "ansible.cfg"),
         "ANSIBLE_PIPELINING": "1",
+        # a guest without hardware virtualization on a busy host takes more than the usual 10 s
+        "ANSIBLE_TIMEOUT": "90",
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_RETRY_FILES_ENABLED": "0",
         "ANSIBLE_LOCAL_TEMP": str(temporary),

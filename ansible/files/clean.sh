@@ -72,7 +72,7 @@ logs() {
     journalctl --relinquish-var 2>/dev/null
     rm -rf /var/log/journal/* /var/log/anaconda /var/log/installer /var/log/apt/*
     find /var/log -type f \( -name '*.gz' -o -name '*.xz' -o -name '*.old' -o -name '*.[0-9]' \
-        -o -name 'cloud-init*' -o -name 'waagent*' \) -exec rm -f {} +
+        -o -name 'cloud-init*' -o -name 'waagent*' -o -name 'goldimg-install.log' \) -exec rm -f {} +
     find /var/log -type f -size +0 -exec truncate -s 0 {} +
     # the shutdown is recorded after this
     mount --bind /dev/null /var/log/wtmp
