@@ -4,7 +4,8 @@ KS=/tmp/ks
 TARGET=/mnt/sysimage
 
 # A tool of the image, on the live devices. The image itself is mounted read-only at /src.
-tool() { PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot /src "$@"; }
+# By env's full path: busybox's chroot would run applets of its own instead of programs found by name.
+tool() { chroot /src /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C "$@"; }
 
 has_word() {
     case " $2 " in *" $1 "*) return 0 ;; esac
@@ -169,7 +170,7 @@ add_volume() { echo "$1|$2|$3|$4" >>"$KS/volumes"; }
 make_groups() {
     local name members extent line member nodes free
     [ -s "$KS/volgroups" ] || return 0
-    tool sh -c 'command -v lvm' >/dev/null || fail "the image has no lvm2"
+    [ -x /src/usr/sbin/lvm ] || fail "the image has no lvm2"
     modprobe -q dm-mod
     while IFS='|' read -r name members extent line; do
         nodes=""
@@ -220,7 +221,7 @@ format_volume() { # fs device mount
         ext[234]) step "formatting $2" tool "mkfs.$1" -q -F -b 4096 "$2" ;;
         xfs) modprobe -q xfs; step "formatting $2" tool mkfs.xfs -q -f "$2" ;;
         efi | vfat) modprobe -a -q vfat nls_cp437 nls_ascii; step "formatting $2" tool mkfs.vfat -F 32 "$2" ;;
-        swap) step "formatting $2" tool mkswap -q "$2" ;;
+        swap) step "formatting $2" tool mkswap "$2" ;;
     esac
 }
 
