@@ -62,12 +62,13 @@ def install_packages(runner: Runner, purpose: str) -> None:
     quiet = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"]
     runner.run([*quiet, "update"], timeout=600)
     install = [*quiet, "install", "--no-install-recommends", *missing]
-    runner.run(install, timeout=3600, on_line=_only_packages)
 
+    def tell(line: str) -> None:
+        words = line.split()
+        if line.startswith("Setting up ") and words[2].split(":")[0] in missing:
+            print(f"  {words[2].split(':')[0]}", file=sys.stderr, flush=True)
 
-def _only_packages(line: str) -> None:
-    if line.startswith(("Unpacking ", "E: ")):
-        print(f"  {line}", file=sys.stderr, flush=True)
+    runner.run(install, timeout=3600, on_line=tell)
 
 
 def install_environment(runner: Runner, purpose: str) -> None:

@@ -239,12 +239,14 @@ def run_session(session: Session) -> list[Outcome]:
     for install in session.recipe.plan.installs:
         if any(name in wanted for name in install.providers):
             tasks.append(_install_task(session, install))
-    tasks += [
-        _layer_task(session, install, providers[name])
+    pairs = [
+        (install, providers[name])
         for install in session.recipe.plan.installs
         for name in install.providers
         if name in wanted
     ]
+    pairs.sort(key=lambda pair: not pair[1].is_long)
+    tasks += [_layer_task(session, install, provider) for install, provider in pairs]
     ended = run_tasks(
         tasks, jobs=session.recipe.plan.jobs, is_cancelled=session.shop.runner.cancel.is_set
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from goldimg.packer.driver import Story, failure
 from goldimg.packer.output import parse, spoken, task_of
-from goldimg.packer.template import Ansible, Machine, Spec, make_template
+from goldimg.packer.template import Ansible, Freeze, Machine, Spec, make_template
 from goldimg.run import Runner
 from tests.support import needs
 
@@ -45,6 +46,29 @@ def test_packer_accepts_the_template(tmp_path: Path, accelerator: str, is_layer:
     path = tmp_path / "packer.json"
     path.write_text(json.dumps(template))
     # Packer reads the key when it validates
+    key = tmp_path / "key"
+    key.unlink()
+    Runner().run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
+    Runner().run(
+        ["packer", "validate", "-var", "ks_url=http://x/ks", path], env={"CHECKPOINT_DISABLE": "1"}
+    )
+
+
+@pytest.mark.parametrize("is_layer", [False, True])
+def test_packer_accepts_the_template_of_a_guest_that_is_saved_or_goes_on(
+    tmp_path: Path, is_layer: bool
+) -> None:
+    needs("packer", "ansible-playbook")
+    spec = make_spec(tmp_path, is_layer=is_layer)
+    if is_layer:
+        spec = replace(spec, thaw=tmp_path / "it's a state.zst")
+    else:
+        spec = replace(spec, freeze=Freeze(state=tmp_path / "state.zst", socket=tmp_path / "qmp"))
+    builder = make_template(spec)["builders"][0]  # type: ignore[index]
+    assert ("-incoming" in str(builder["qemuargs"])) == is_layer
+    assert (builder["shutdown_command"] == "") != is_layer
+    path = tmp_path / "packer.json"
+    path.write_text(json.dumps(make_template(spec)))
     key = tmp_path / "key"
     key.unlink()
     Runner().run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])

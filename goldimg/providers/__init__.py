@@ -54,6 +54,7 @@ class Provider(ABC):
     title: ClassVar[str]
     extensions: ClassVar[tuple[str, ...]]
     native_builder: ClassVar[str] = "qemu"
+    is_long: ClassVar[bool] = False  # its layer takes longest, so it is started first
 
     def __init_subclass__(cls) -> None:
         REGISTRY[cls.name] = cls

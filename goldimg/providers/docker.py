@@ -19,6 +19,7 @@ class Docker(Provider):
     name = "docker"
     title = "Docker"
     extensions = ("tar.gz",)
+    is_long = True  # it removes a kernel, a boot loader and an init system
 
     def tools(self) -> Sequence[str]:
         # Root mounts the disk; everybody else asks libguestfs.
