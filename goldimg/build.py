@@ -319,7 +319,6 @@ def make_layer(session: Session, install: Install, provider: Provider) -> None:
     key = session.layer_keys[provider.name]
     base = session.bases[install.name]
     log = directory / "build.log"
-    log.write_text("", encoding="utf-8")
     layer = provision_layer(session.shop, provider, base, key, log)
     session.events.emit(provider.name, "phase", "converting", phase="converting")
     began = time.monotonic()

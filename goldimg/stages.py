@@ -111,7 +111,7 @@ class InstallListener:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A disk that a step made or found, and how long each phase took (empty: found).
+    """A disk that a step made or found, and how long each phase of making it took, where known.
 
     `state`: the guest that was running from it, to go on from.
     """
@@ -137,7 +137,10 @@ def install_base(shop: Shop, install: Install, text: Callable[[str], str], key: 
     with waiting_lock(shop.bases / f"{key}.lock", waiting):
         if (final / MANIFEST).exists():
             shop.events.emit(install.name, "note", "base found in the cache")
-            return Made(disk=final / "disk.qcow2", seconds={}, state=_usable_state(shop, final))
+            seconds = json.loads((final / MANIFEST).read_text(encoding="utf-8"))["seconds"]
+            return Made(
+                disk=final / "disk.qcow2", seconds=seconds, state=_usable_state(shop, final)
+            )
         shutil.rmtree(work, ignore_errors=True)
         make_directory(work)
         write_text(work / "kickstart.ks", install.kickstart)
@@ -232,6 +235,7 @@ def provision_layer(shop: Shop, provider: Provider, base: Made, key: str, log: P
     work = shop.layers / f"{key}.work"
     shutil.rmtree(work, ignore_errors=True)
     make_directory(work)
+    log.write_text("", encoding="utf-8")
     story = _story(shop, provider.name)
     try:
         with short_directory(key) as temporary:
