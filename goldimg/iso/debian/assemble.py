@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -195,17 +198,35 @@ def _make(
     progress(f"assembling the installer from {len(packages)} packages, {size} MiB (1 to 2 minutes)")
     log = path.with_suffix(".log")
     log.unlink(missing_ok=True)
-    work = path.parent / f"{path.stem}.work"
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        for directory in (work, work / "out", work / "out/iso"):
-            make_directory(directory).chmod(0o1777)  # root of a user namespace writes there
+    with _workplace(runner) as work:
         _bootstrap(recipe, work, log, runner, progress)
         progress("writing the ISO")
         with writing(path) as temporary:
             _write_iso(recipe, work / "out/iso", temporary, log, runner)
-        return _describe(recipe, digest, path, work / "out/packages.tsv")
+        return _describe(recipe, digest, path, work / "out/packages.tsv", runner)
+
+
+@contextlib.contextmanager
+def _workplace(runner: Runner) -> Iterator[Path]:
+    """A directory that root of a user namespace, who is nobody outside it, can enter and write.
+
+    Not below a home directory, which others usually cannot enter.
+    """
+    work = Path(tempfile.mkdtemp(prefix="goldimg-iso-", dir="/var/tmp"))
+    try:
+        work.chmod(0o755)
+        shutil.copytree(DATA, work / "data")
+        for name in ("out", "out/iso", "tmp"):
+            (work / name).mkdir()
+            (work / name).chmod(0o1777)
+        yield work
     finally:
+        if os.geteuid() != 0:
+            # what the namespace's root wrote belongs to a user id that only a namespace may use
+            left: list[str | Path] = [work / "out", work / "tmp"]
+            with contextlib.suppress(GoldimgError):
+                remove = ["mmdebstrap", "--unshare-helper", "rm", "-rf", *left]
+                Runner().run(remove, check=False, timeout=120)
         shutil.rmtree(work, ignore_errors=True)
 
 
@@ -216,7 +237,7 @@ def _bootstrap(
     arguments = (recipe.suite, recipe.mirrors, recipe.components)
     write_text(work / "sources", sources_list(*arguments, ""))
     write_text(work / "signed", sources_list(*arguments, f"[signed-by={KEYRING}] "))
-    out, data = shlex.quote(str(work / "out")), shlex.quote(str(DATA))
+    out, data = shlex.quote(str(work / "out")), shlex.quote(str(work / "data"))
     mode = "root" if os.geteuid() == 0 else "unshare"
     command: list[str | Path] = [
         "mmdebstrap",
@@ -247,6 +268,7 @@ def _bootstrap(
             "GOLDIMG_SOURCES": str(work / "sources"),
             "GOLDIMG_TITLE": f"Debian GNU/Linux {recipe.suite}",
             "LC_ALL": "C.UTF-8",
+            "TMPDIR": str(work / "tmp"),
         },
         timeout=3600,
         log=log,
@@ -281,7 +303,7 @@ def volume_id(recipe: Recipe) -> str:
     return f"GOLDIMG_DEBIAN_{recipe.suite.upper()}"[:32]
 
 
-def _describe(recipe: Recipe, digest: str, path: Path, listed: Path) -> Assembled:
+def _describe(recipe: Recipe, digest: str, path: Path, listed: Path, runner: Runner) -> Assembled:
     lines = listed.read_text(encoding="utf-8").splitlines()
     versions = dict(line.split("\t", 1) for line in lines)
     sha256 = sha256_of(path)
@@ -290,9 +312,16 @@ def _describe(recipe: Recipe, digest: str, path: Path, listed: Path) -> Assemble
         "recipe": recipe_digest(recipe),
         "sha256": sha256,
         "packages": versions,
+        "tools": {name: _version(name, runner) for name in ("mmdebstrap", "xorriso")},
     }
     write_text(path.with_suffix(".json"), json.dumps(described, indent=1) + "\n")
     return Assembled(path=path, sha256=sha256, digest=digest, packages=versions, was_cached=False)
+
+
+def _version(program: str, runner: Runner) -> str:
+    said = runner.run([program, "--version"], check=False, timeout=30)
+    match = re.search(r"\d+(\.\d+)+", said.stdout + said.stderr)
+    return match.group(0) if match else "unknown"
 
 
 def sha256_of(path: Path) -> str:
