@@ -25,7 +25,7 @@ RECIPE = Recipe(
     mirrors=Mirrors(main="http://mirror.example.com/debian", security=None),
     components=("main",),
     kernel="linux-image-cloud-amd64",
-    packages=("openssh-server", "python3"),
+    packages=("sudo",),
 )
 PACKAGES = [
     Package(file="apt_2.6.1_amd64.deb", size=1, sha256="a" * 64),

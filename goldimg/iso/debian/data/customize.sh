@@ -51,7 +51,7 @@ configure() {
     : >"$root/etc/fstab"
     # for the grub-cloud package: an upgrade of GRUB installs it again
     touch "$root/etc/grub.d/enable_cloud"
-    [ ! -e "$root/usr/bin/localedef" ] || {
+    [ ! -e "$root/usr/sbin/locale-gen" ] || {
         echo 'en_US.UTF-8 UTF-8' >"$root/etc/locale.gen"
         chroot "$root" locale-gen >/dev/null
     }
