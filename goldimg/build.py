@@ -22,7 +22,7 @@ from goldimg.keys import ensure_keys
 from goldimg.kickstart.server import KickstartServer
 from goldimg.packages import package_of
 from goldimg.packer.template import Machine
-from goldimg.plan import Install, digest_files
+from goldimg.plan import Install, Plan, digest_files
 from goldimg.project import Site, free_bytes, locked, make_directory
 from goldimg.providers import Provider
 from goldimg.run import Runner, has_program, reap
@@ -161,7 +161,6 @@ def open_session(
         public_key=packer_key.public_text,
         runner=runner,
     )
-    check_space(site, recipe)
     accelerator = choose_accelerator(settings.site.accelerator, host)
     events.emit("", "note", f"{settings.name} {request.version}: {_summary(recipe)}")
     events.emit("", "note", f"accelerator: {accelerator.name} ({accelerator.reason})")
@@ -217,10 +216,11 @@ def _summary(recipe: Recipe) -> str:
     )
 
 
-def check_space(site: Site, recipe: Recipe) -> None:
-    """Raises GoldimgError where the build cannot fit, and says by how much."""
-    need = BASE_MIB * len(recipe.plan.installs) + LAYER_MIB * len(recipe.plan.layers)
-    for where in {site.cache, site.artifacts}:
+def check_space(site: Site, plan: Plan, wanted: Sequence[str]) -> None:
+    """Raises GoldimgError where building `wanted` cannot fit, and says by how much."""
+    installs = [item for item in plan.installs if any(name in wanted for name in item.providers)]
+    need = BASE_MIB * len(installs) + LAYER_MIB * len(wanted)
+    for where in (site.cache, site.artifacts):
         free = free_bytes(where) >> 20
         if free < need:
             raise GoldimgError(
@@ -235,6 +235,7 @@ def run_session(session: Session) -> list[Outcome]:
     providers = {provider.name: provider for provider in session.request.providers}
     statuses = decide(session)
     wanted = [name for name, status in statuses.items() if status != "current"]
+    check_space(session.site, session.recipe.plan, wanted)
     tasks = []
     for install in session.recipe.plan.installs:
         if any(name in wanted for name in install.providers):

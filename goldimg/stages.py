@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ from goldimg.run import Runner
 GUEST_GATEWAY = "10.0.2.2"  # the host, as a guest on QEMU's user network reaches it
 MANIFEST = "manifest.json"
 STATE = "state.zst"
+MENU_SECONDS = {"kvm": 3, "tcg": 5}  # from power-on until the ISO's boot menu takes keys
+FETCH_SHARE = 0.2  # of ssh_timeout: the kickstart is fetched by then, or never
 THAWING = "4s"  # until a saved guest runs again; a connection before that would hang
 
 # what the installer reports -> the phase that begins with it
@@ -78,12 +81,26 @@ class Shop:
         return self.site.cache / "layers"
 
 
+class KickstartNeverFetched(BuildFailed):
+    """The installer did not ask for its kickstart in time; once more may do."""
+
+
 class InstallListener:
     """Hears an installer's reports and turns them into phases, or into the end of the build."""
 
-    def __init__(self, name: str, story: Story, log: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        story: Story,
+        log: Path,
+        *,
+        patience: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.name, self.story, self.log = name, story, log
         self.fetched = 0
+        self._clock = clock
+        self._deadline = clock() + patience
         self.failure: BuildFailed | None = None
 
     def hear(self, kind: str, data: Mapping[str, str]) -> None:
@@ -105,7 +122,19 @@ class InstallListener:
             self.story.on_detail(stage)
 
     def abort(self) -> BuildFailed | None:
-        """What the runner asks ten times a second."""
+        """What the runner asks ten times a second: an error ends the install.
+
+        Keys that are typed before the boot menu is there are lost, on a busy host now and then;
+        nothing would ever come of such an install, so it is not waited for until SSH times out.
+        """
+        if not self.fetched and self._clock() > self._deadline:
+            return KickstartNeverFetched(
+                f"{self.name}: the kickstart was never fetched",
+                why="the boot menu took no keys, or the guest has no network",
+                log=self.log,
+                hint="console.log beside the log shows the guest's serial console; "
+                "headless: false in the site file shows its screen",
+            )
         return self.failure
 
 
@@ -146,7 +175,7 @@ def install_base(shop: Shop, install: Install, text: Callable[[str], str], key: 
         write_text(work / "kickstart.ks", install.kickstart)
         story = _story(shop, install.name, is_install=True)
         with short_directory(key) as temporary:
-            disk = _run_install(shop, install, text, work, temporary, story)
+            disk = _install_patiently(shop, install, text, work, temporary, story)
         disk.chmod(0o444)
         disk.rename(work / "disk.qcow2")
         shutil.rmtree(work / "output", ignore_errors=True)
@@ -176,7 +205,7 @@ def _usable_state(shop: Shop, base: Path) -> Path | None:
     return state if described.get("state") == _state_inputs(shop) else None
 
 
-def _run_install(
+def _install_patiently(
     shop: Shop,
     install: Install,
     text: Callable[[str], str],
@@ -184,8 +213,28 @@ def _run_install(
     temporary: Path,
     story: Story,
 ) -> Path:
+    """Installs; where the boot menu missed its keys, once more with a longer wait for it."""
+    wait = MENU_SECONDS[shop.machine.accelerator]
+    try:
+        return _run_install(shop, install, text, work, temporary, story, wait)
+    except KickstartNeverFetched as error:
+        shop.events.emit(install.name, "warning", f"{error.what}: starting it once more")
+        shop.server.remove(install.name)
+        return _run_install(shop, install, text, work, temporary, story, 4 * wait)
+
+
+def _run_install(
+    shop: Shop,
+    install: Install,
+    text: Callable[[str], str],
+    work: Path,
+    temporary: Path,
+    story: Story,
+    boot_wait: int,
+) -> Path:
     log = work / "build.log"
-    listener = InstallListener(install.name, story, log)
+    seconds = shop.settings.site.ssh_timeout
+    listener = InstallListener(install.name, story, log, patience=seconds * FETCH_SHARE)
     shop.listeners[install.name] = listener
     path = shop.server.add(install.name, text)
     url = f"http://{GUEST_GATEWAY}:{shop.server.port}{path}"
@@ -201,6 +250,7 @@ def _run_install(
         ssh_seconds=shop.settings.site.ssh_timeout,
         ansible=_ansible(shop, work, temporary, stage="base", serves=install.serves),
         boot_command=shop.settings.boot_command("{{ user `ks_url` }}"),
+        boot_wait=f"{boot_wait}s",
         freeze=Freeze(state=work / STATE, socket=temporary / "qmp") if shop.is_warm else None,
     )
     try:

@@ -17,7 +17,7 @@ from goldimg.packer.driver import Story
 from goldimg.project import Site
 from goldimg.providers import select_providers
 from goldimg.run import Runner
-from goldimg.stages import InstallListener
+from goldimg.stages import InstallListener, KickstartNeverFetched
 from tests.support import needs
 
 
@@ -46,8 +46,10 @@ def test_a_build_that_cannot_fit_says_by_how_much(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("goldimg.build.free_bytes", lambda _: 3000 << 20)
+    recipe = recipe_of(site)
+    check_space(site, recipe.plan, [])  # nothing to do fits everywhere
     with pytest.raises(GoldimgError) as caught:
-        check_space(site, recipe_of(site))
+        check_space(site, recipe.plan, ["azure", "gcp"])
     assert "the build takes about 8000 MiB, 3000 MiB are free" in str(caught.value)
     assert "--only" in caught.value.hint
 
@@ -117,3 +119,18 @@ def test_a_failed_install_ends_the_build_with_its_reason() -> None:
     assert error is not None
     assert str(error) == "azure: the installer stopped; line 12: unsupported command 'raid'"
     assert error.details == ("last line",)
+
+
+def test_an_install_that_never_fetches_its_kickstart_is_not_waited_for() -> None:
+    now = 0.0
+    story = Story(on_phase=lambda _: None, on_detail=lambda _: None, is_install=True)
+    log = Path("build.log")
+    silent = InstallListener("azure", story, log, patience=240, clock=lambda: now)
+    heard = InstallListener("gcp", story, log, patience=240, clock=lambda: now)
+    heard.hear("fetched", {})
+    assert silent.abort() is None
+    now = 241.0
+    assert heard.abort() is None
+    error = silent.abort()
+    assert isinstance(error, KickstartNeverFetched)
+    assert str(error).startswith("azure: the kickstart was never fetched")
