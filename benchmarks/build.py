@@ -30,7 +30,7 @@ from pathlib import Path
 from goldimg.config import load_settings
 from goldimg.events import Bus, Event
 from goldimg.host import inspect_host
-from goldimg.inputs import make_recipe
+from goldimg.inputs import Recipe, make_recipe
 from goldimg.iso.obtain import Iso, obtain_iso
 from goldimg.keys import ensure_keys
 from goldimg.kickstart.server import KickstartServer
@@ -108,7 +108,7 @@ def prepare(directory: Path, cache: Path) -> tuple[Site, Iso]:
     return site, iso
 
 
-def recipe_of(site: Site, provider: str):  # type: ignore[no-untyped-def]
+def recipe_of(site: Site, provider: str) -> Recipe:
     settings = load_settings(site, OS, environ={})
     return make_recipe(
         site,

@@ -19,6 +19,7 @@ from goldimg.host import Host, choose_accelerator
 from goldimg.inputs import Recipe, base_key, layer_key, make_recipe, tool_versions
 from goldimg.iso.obtain import Iso, obtain_iso
 from goldimg.keys import ensure_keys
+from goldimg.kickstart.progress import InstallListener
 from goldimg.kickstart.server import KickstartServer
 from goldimg.packages import package_of
 from goldimg.packer.template import Machine
@@ -29,7 +30,6 @@ from goldimg.run import Runner, has_program, reap
 from goldimg.schedule import Task, run_tasks
 from goldimg.stages import (
     GUEST_GATEWAY,
-    InstallListener,
     Made,
     Shop,
     convert_layer,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from goldimg.formats import Written
 from goldimg.formats.ovf import GuestOs
 from goldimg.formats.source import flattened
 from goldimg.keys import KeyPair
+from goldimg.kickstart.progress import InstallListener, KickstartNeverFetched
 from goldimg.kickstart.server import KickstartServer
 from goldimg.packer.driver import Story, run_packer
 from goldimg.packer.template import Ansible, Freeze, Machine, Spec
@@ -36,17 +36,6 @@ STATE = "state.zst"
 MENU_SECONDS = {"kvm": 3, "tcg": 5}  # from power-on until the ISO's boot menu takes keys
 FETCH_SHARE = 0.2  # of ssh_timeout: the kickstart is fetched by then, or never
 THAWING = "4s"  # until a saved guest runs again; a connection before that would hang
-
-# what the installer reports -> the phase that begins with it
-STAGE_PHASES = {
-    "started": "installing",
-    "pre": "installing",
-    "partitioning": "installing",
-    "packages": "installing",
-    "bootloader": "installing",
-    "post": "installing",
-    "done": "rebooting",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,63 +68,6 @@ class Shop:
     @property
     def layers(self) -> Path:
         return self.site.cache / "layers"
-
-
-class KickstartNeverFetched(BuildFailed):
-    """The installer did not ask for its kickstart in time; once more may do."""
-
-
-class InstallListener:
-    """Hears an installer's reports and turns them into phases, or into the end of the build."""
-
-    def __init__(
-        self,
-        name: str,
-        story: Story,
-        log: Path,
-        *,
-        patience: float = float("inf"),
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.name, self.story, self.log = name, story, log
-        self.fetched = 0
-        self._clock = clock
-        self._deadline = clock() + patience
-        self.failure: BuildFailed | None = None
-
-    def hear(self, kind: str, data: Mapping[str, str]) -> None:
-        """Takes one event of the kickstart server's."""
-        stage = data.get("stage", "")
-        if kind == "fetched":
-            self.fetched += 1
-            self.story.enter("kickstart fetched")
-        elif kind == "failed":
-            said = [line for line in data.get("message", "").splitlines() if line.strip()]
-            self.failure = BuildFailed(
-                f"{self.name}: the installer stopped",
-                why=said[0] if said else "it gave no reason",
-                details=said[1:][-8:],
-                log=self.log,
-            )
-        elif stage in STAGE_PHASES:
-            self.story.enter(STAGE_PHASES[stage])
-            self.story.on_detail(stage)
-
-    def abort(self) -> BuildFailed | None:
-        """What the runner asks ten times a second: an error ends the install.
-
-        Keys that are typed before the boot menu is there are lost, on a busy host now and then;
-        nothing would ever come of such an install, so it is not waited for until SSH times out.
-        """
-        if not self.fetched and self._clock() > self._deadline:
-            return KickstartNeverFetched(
-                f"{self.name}: the kickstart was never fetched",
-                why="the boot menu took no keys, or the guest has no network",
-                log=self.log,
-                hint="console.log beside the log shows the guest's serial console; "
-                "headless: false in the site file shows its screen",
-            )
-        return self.failure
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ from goldimg.errors import GoldimgError
 from goldimg.host import inspect_host
 from goldimg.inputs import Recipe, base_key, layer_key, make_recipe, playbook_digest
 from goldimg.keys import ensure_keys
+from goldimg.kickstart.progress import InstallListener, KickstartNeverFetched
 from goldimg.layout import lay_out
 from goldimg.packer.driver import Story
 from goldimg.project import Site
 from goldimg.providers import select_providers
 from goldimg.run import Runner
-from goldimg.stages import InstallListener, KickstartNeverFetched
 from tests.support import needs
 
 
