@@ -479,3 +479,10 @@ def test_the_clean_up_takes_what_an_image_must_not_have(tmp_path: Path, stage: s
     assert left(IDENTITY) == ([] if is_image else list(IDENTITY))
     sizes = {(tmp_path / name).stat().st_size for name in EMPTIED}
     assert sizes == ({0} if is_image else {8})
+
+
+def test_no_image_sleeps_before_it_mounts_its_root() -> None:
+    """Debian's initramfs takes rootdelay=N as a sleep of N seconds at every boot."""
+    rows = yaml.safe_load((ANSIBLE / "group_vars/all.yml").read_text())["goldimg_providers"]
+    for provider, row in rows.items():
+        assert not [arg for arg in row["kernel_args"] if arg.startswith("rootdelay")], provider
