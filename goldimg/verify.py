@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from goldimg.artifacts import SUMS, read_finished
 from goldimg.errors import VerificationFailed
+from goldimg.formats.stream import Ticker, sha256_of
 from goldimg.providers import Provider
 from goldimg.run import Runner
-
-BLOCK = 1 << 20
 
 
 def verify_directory(directory: Path, provider: Provider, runner: Runner) -> list[str]:
@@ -33,7 +31,7 @@ def verify_directory(directory: Path, provider: Provider, runner: Runner) -> lis
         path = directory / name
         if not path.exists():
             raise VerificationFailed(f"{path} is missing")
-        found = sha256_of(path, runner)
+        found = sha256_of(path, Ticker(0, None, runner)).hex()
         if found != expected:
             raise VerificationFailed(
                 f"{path} has changed", why=f"its sha256 is {found}, not {expected}"
@@ -49,13 +47,3 @@ def read_sums(path: Path) -> dict[str, str]:
         digest, _, name = line.partition("  ")
         sums[name.strip()] = digest
     return sums
-
-
-def sha256_of(path: Path, runner: Runner) -> str:
-    """The SHA256 of a file, in hex; stops when the user asks to."""
-    total = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            runner.check_cancelled()
-            total.update(block)
-    return total.hexdigest()

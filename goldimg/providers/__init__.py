@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from goldimg.errors import UsageError
-from goldimg.formats import Written
-from goldimg.formats.ovf import GuestOs
+from goldimg.formats import Written, ova
+from goldimg.formats.ovf import GuestOs, Machine
 from goldimg.formats.source import Disk
 from goldimg.project import artifact_name
 from goldimg.run import Runner
@@ -45,6 +45,17 @@ class Conversion:
     def path(self, provider: str, extension: str) -> Path:
         """Where the artifact with this extension is written."""
         return self.target / artifact_name(self.os_name, self.version, provider, extension)
+
+    def write_ova(self, provider: str, machine: Machine) -> Written:
+        """Writes the provider's OVA, which describes `machine` around the disk."""
+        return ova.write(
+            self.disk,
+            self.path(provider, "ova"),
+            machine=machine,
+            seed=self.seed,
+            runner=self.runner,
+            progress=self.progress,
+        )
 
 
 class Provider(ABC):

@@ -28,17 +28,7 @@ class Aws(Provider):
             hardware=Hardware(cpus=job.cpus, memory=job.memory_mib, controller="ide", nic="virtio"),
             guest=job.guest or GuestOs(),
         )
-        path = job.path(self.name, "ova")
-        return [
-            ova.write(
-                job.disk,
-                path,
-                machine=machine,
-                seed=job.seed,
-                runner=job.runner,
-                progress=job.progress,
-            )
-        ]
+        return [job.write_ova(self.name, machine)]
 
     def check(self, path: Path) -> None:
         ova.check(path)

@@ -30,14 +30,7 @@ class VirtualBox(Provider):
             hardware=Hardware(cpus=job.cpus, memory=job.memory_mib, controller="ide", nic="virtio"),
             guest=job.guest or GuestOs(),
         )
-        appliance = ova.write(
-            job.disk,
-            job.path(self.name, "ova"),
-            machine=machine,
-            seed=job.seed,
-            runner=job.runner,
-            progress=job.progress,
-        )
+        appliance = job.write_ova(self.name, machine)
         boxed = box.write_virtualbox(
             ova.disk_region(appliance.path),
             job.path(self.name, "box"),

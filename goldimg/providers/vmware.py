@@ -36,17 +36,7 @@ class VMware(Provider):
             guest=job.guest or GuestOs(),
             properties=CLOUD_INIT,
         )
-        path = job.path(self.name, "ova")
-        return [
-            ova.write(
-                job.disk,
-                path,
-                machine=machine,
-                seed=job.seed,
-                runner=job.runner,
-                progress=job.progress,
-            )
-        ]
+        return [job.write_ova(self.name, machine)]
 
     def check(self, path: Path) -> None:
         ova.check(path)
