@@ -26,6 +26,13 @@ PACKAGES = {
     "apt-get": "apt",
     "ansible-playbook": "ansible-core",
     "ksvalidator": "python3-pykickstart",
+    "dnsmasq": "dnsmasq-base",
+    "ip": "iproute2",
+    "debconf-set-selections": "debconf",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
+    "nginx": "nginx-light",
+    "systemd-analyze": "systemd",
 }
 
 # What a build of Debian-12 for all providers runs. The installer's own tools (busybox, isolinux,
@@ -44,13 +51,25 @@ BUILD_PACKAGES = [
 ]
 # Only root may mount a disk or write one owner's files as another's; others need helpers for it.
 UNPRIVILEGED_PACKAGES = ["libguestfs-tools", "uidmap"]
+# `goldimg serve --netboot`: the daemon, and loaders for machines of all kinds.
+NETBOOT_PACKAGES = [
+    "dnsmasq-base",
+    "ipxe",
+    "pxelinux",
+    "syslinux-common",
+]
 TEST_PACKAGES = [
+    *NETBOOT_PACKAGES,
     "acl",
     "attr",
     "busybox-static",
+    "chromium",
+    "chromium-driver",
     "curl",
     "fdisk",
     "libcap2-bin",
+    "iproute2",
+    "nginx-light",
     "ovmf",
     "shellcheck",
 ]

@@ -34,12 +34,16 @@ from goldimg.config.fields import (
     seconds,
     template,
 )
+from goldimg.config.serve import Serve
 from goldimg.errors import ConfigError, Problem
 
 Builder = Literal["auto", "qemu", "virtualbox-iso", "vmware-iso"]
 Firmware = Literal["bios", "efi"]
 _PLACES = ("os_name", "os_version", "os_major", "iso_server", "repo_server", "iso", "iso_file")
 RepoTemplate = Annotated[Text, template(*_PLACES)]
+IsoPath = Annotated[
+    str, matching(r"[A-Za-z0-9][A-Za-z0-9._+/-]*", "must be a path inside the ISO, such as a/b")
+]
 BootTemplate = Annotated[Text, template("ks_url", required="ks_url")]
 
 
@@ -88,6 +92,7 @@ class SiteFile(_Written):
     warm_layers: bool = True  # under emulation: layers go on from the base's running guest
     ks_port: int = Field(default=0, ge=0, le=65535)  # 0: a free one
     cache_dir: Text | None = None
+    serve: Serve = Serve()
     publish: dict[Word, dict[str, Any]] = {}
 
 
@@ -119,6 +124,17 @@ class Boot(_Written):
     efi: BootTemplate | None = None
 
 
+class NetbootFiles(_Written):
+    """What a machine that starts over the network loads: paths in the ISO, kernel arguments."""
+
+    kernel: IsoPath
+    initrd: IsoPath
+    arguments: Annotated[Text, template("ks_url", "tree_url", "bootif", required="ks_url")]
+    # A signed first and second loader for Secure Boot; both or none.
+    shim: IsoPath | None = None
+    grub: IsoPath | None = None
+
+
 class OsFile(_Written):
     """`templates/os/<OS>.yml`: one operating system. Code asks it for capabilities."""
 
@@ -135,6 +151,7 @@ class OsFile(_Written):
     installer: Installer
     kickstart: KickstartOptions
     boot: Boot
+    netboot: NetbootFiles | None = None
     package_manager: Literal["apt", "yum", "dnf"]
     python: Annotated[str, matching(r"[23]\.[0-9]{1,2}", 'must be such as "3.9"')]
     sftp_server: AbsolutePath

@@ -89,6 +89,18 @@ def load_settings(
     )
 
 
+def load_site(site: Site, *, variables: Sequence[str] = ()) -> tuple[SiteFile, tuple[str, ...]]:
+    """The site file by itself, and notes for the user; ConfigError with all its problems."""
+    work = _Work(site=site)
+    layers = work.read(_site_file(site, work.notes))
+    for document in work.overrides((), variables):
+        layers.append(work.split(document)[0])
+    site_file, found = validate_layers(SiteFile, layers)
+    if work.problems or found or site_file is None:
+        raise ConfigError.of(dict.fromkeys([*work.problems, *found]))
+    return site_file, tuple(work.notes)
+
+
 def _os_file(site: Site, os_name: str) -> Path:
     if os_name_pattern().fullmatch(os_name):
         for suffix in SUFFIXES:

@@ -1,0 +1,89 @@
+"""The command line: parse, call, print, exit code. The only place that prints results."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from goldimg import __version__
+from goldimg.cli.build import build_command, plan_command, verify_command
+from goldimg.cli.host import host_group
+from goldimg.cli.kickstart import kickstart_group
+from goldimg.cli.serve import serve_command
+from goldimg.cli.site import doctor_command, init_command, keys_command
+from goldimg.errors import GoldimgError, Interrupted
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="goldimg")
+@click.option(
+    "--site",
+    "site_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="GOLDIMG_SITE",
+    help="Site directory; by default the one around you.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Show only what goes wrong, and results.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every stage and task.")
+@click.option("--debug", is_flag=True, help="Show a traceback when goldimg fails.")
+@click.pass_context
+def cli(
+    context: click.Context, site_dir: Path | None, quiet: bool, verbose: bool, debug: bool
+) -> None:
+    """One description of an operating system in, the same machine everywhere out.
+
+    Builds images for aws, azure, docker, gcp, openstack, virtualbox and vmware from an installer
+    ISO, a kickstart and Ansible playbooks.
+    """
+    context.obj = {"site": site_dir, "quiet": quiet, "verbose": verbose, "debug": debug}
+
+
+for command in (
+    build_command,
+    plan_command,
+    verify_command,
+    serve_command,
+    host_group,
+    kickstart_group,
+    keys_command,
+    doctor_command,
+    init_command,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Runs the command line; every error ends here, once, with its exit code."""
+    is_debug = "--debug" in sys.argv
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(Interrupted.code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except GoldimgError as error:
+        if is_debug:
+            raise
+        show_error(error)
+        sys.exit(error.code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if is_debug:
+            raise
+        fault = f"error: {type(error).__name__}: {error}"
+        click.echo(f"{fault}\nhint: this is a fault of goldimg's; --debug shows where", err=True)
+        sys.exit(1)
+
+
+def show_error(error: GoldimgError) -> None:
+    """Prints an error as STYLE has it: what, why, where, and what to type next."""
+    from goldimg.report import error_text
+
+    for line in error_text(error):
+        click.echo(line, err=True)

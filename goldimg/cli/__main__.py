@@ -1,0 +1,5 @@
+"""`python -m goldimg.cli`, where the program itself is not installed."""
+
+from goldimg.cli import main
+
+main()

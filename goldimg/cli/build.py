@@ -1,0 +1,133 @@
+"""goldimg build, plan and verify: images and their artifacts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from goldimg.cli.common import flat, new_runner, read_settings, selection
+from goldimg.errors import Interrupted
+
+
+@click.command("build")
+@selection
+@click.option("--force", is_flag=True, help="Replace finished artifacts of the selected providers.")
+@click.option("--update", is_flag=True, help="Replace finished artifacts whose inputs changed.")
+@click.option("--base-cache/--no-base-cache", default=True, help="Use bases of earlier builds.")
+@click.option("--headless/--no-headless", default=None, help="Run VMs without a window.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@click.pass_context
+def build_command(
+    context: click.Context,
+    os_name: str,
+    only: tuple[tuple[str, ...], ...],
+    excepted: tuple[tuple[str, ...], ...],
+    version: str | None,
+    variables: tuple[str, ...],
+    var_files: tuple[Path, ...],
+    jobs: int | None,
+    force: bool,
+    update: bool,
+    base_cache: bool,
+    headless: bool | None,
+    as_json: bool,
+) -> None:
+    """Build images: ISO, install, provision, convert, checksum."""
+    site, settings = read_settings(context, os_name, variables, var_files, version)
+    from goldimg.build import Request, build
+    from goldimg.display import choose_display
+    from goldimg.events import Bus
+    from goldimg.host import inspect_host
+    from goldimg.providers import select_providers
+    from goldimg.report import failures_text, outcome_json, outcome_table
+
+    providers = select_providers(settings.site.providers, flat(only), flat(excepted))
+    request = Request(
+        providers=tuple(providers),
+        version=settings.site.version,
+        force=force,
+        update=update,
+        use_base_cache=base_cache,
+        jobs=jobs or 0,
+        headless=headless,
+    )
+    events = Bus()
+    display = choose_display(sys.stderr, quiet=context.obj["quiet"], verbose=context.obj["verbose"])
+    events.subscribe(display)
+    runner = new_runner()
+    try:
+        outcomes = build(site, settings, request, host=inspect_host(), runner=runner, events=events)
+    finally:
+        display.close()
+    click.echo(outcome_json(outcomes) if as_json else outcome_table(site, outcomes))
+    for line in failures_text(site, outcomes):
+        click.echo(line, err=True)
+    codes = [getattr(item.error, "code", 1) for item in outcomes if item.error]
+    if codes:
+        sys.exit(Interrupted.code if Interrupted.code in codes else codes[0])
+
+
+@click.command("plan")
+@selection
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.pass_context
+def plan_command(
+    context: click.Context,
+    os_name: str,
+    only: tuple[tuple[str, ...], ...],
+    excepted: tuple[tuple[str, ...], ...],
+    version: str | None,
+    variables: tuple[str, ...],
+    var_files: tuple[Path, ...],
+    jobs: int | None,
+    as_json: bool,
+) -> None:
+    """Show installs, layers, groups, builders and artifacts, without starting anything."""
+    site, settings = read_settings(context, os_name, variables, var_files, version)
+    from goldimg.host import inspect_host
+    from goldimg.inputs import make_recipe, public_key_of
+    from goldimg.providers import select_providers
+    from goldimg.report import plan_json, plan_text
+
+    host = inspect_host()
+    recipe = make_recipe(
+        site,
+        settings,
+        select_providers(settings.site.providers, flat(only), flat(excepted)),
+        version=settings.site.version,
+        jobs=jobs or 0,
+        host=host,
+        public_key=public_key_of(site),
+        runner=new_runner(),
+    )
+    if as_json:
+        click.echo(plan_json(recipe.plan, host))
+    else:
+        click.echo(plan_text(site, settings, recipe.plan, host))
+
+
+@click.command("verify")
+@selection
+@click.pass_context
+def verify_command(
+    context: click.Context,
+    os_name: str,
+    only: tuple[tuple[str, ...], ...],
+    excepted: tuple[tuple[str, ...], ...],
+    version: str | None,
+    variables: tuple[str, ...],
+    var_files: tuple[Path, ...],
+    jobs: int | None,
+) -> None:
+    """Check finished artifacts against SHA256SUMS and the rules of their formats."""
+    site, settings = read_settings(context, os_name, variables, var_files, version)
+    from goldimg.providers import select_providers
+    from goldimg.verify import verify_directory
+
+    providers = select_providers(settings.site.providers, flat(only), flat(excepted))
+    for provider in providers:
+        directory = site.artifact_dir(settings.site.version, settings.name, provider.name)
+        for name in verify_directory(directory, provider, new_runner()):
+            click.echo(f"{site.shown(directory / name)}: OK")

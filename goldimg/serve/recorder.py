@@ -1,0 +1,42 @@
+"""Writes what happens in `goldimg build` where the status page reads it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from goldimg.errors import GoldimgError
+from goldimg.events import Event
+from goldimg.serve.store import Store
+
+STATES = {"done": "done", "failed": "failed", "skipped": "skipped"}
+
+
+class Recorder:
+    """Keeps the phases of a build's images and bases; `name_of` names them across runs.
+
+    A build is never stopped by it: once the store cannot be written, nothing more is recorded.
+    """
+
+    def __init__(self, store: Store, name_of: Callable[[str], str]) -> None:
+        self._store, self._name_of = store, name_of
+        self._begun: set[str] = set()
+        self._broken = False
+
+    def __call__(self, event: Event) -> None:
+        if self._broken or not event.build or event.kind == "progress":
+            return
+        try:
+            self._record(event, self._name_of(event.build))
+        except (GoldimgError, OSError, sqlite3.Error):
+            self._broken = True
+
+    def _record(self, event: Event, name: str) -> None:
+        if name not in self._begun:
+            self._begun.add(name)
+            self._store.build(name, "queued", "")
+        state = STATES.get(event.kind) or (event.phase if event.kind == "phase" else "")
+        if state:
+            self._store.build(name, state, event.text)
+        else:
+            self._store.log(name, event.text.splitlines())
