@@ -46,6 +46,7 @@ PROBES = (
     Probe(name="ssh-keygen", reason="make keys", arguments=()),
     Probe(name="mmdebstrap", reason="assemble Debian's installer ISO"),
     Probe(name="xorriso", reason="assemble Debian's installer ISO", arguments=("-version",)),
+    Probe(name="dnsmasq", reason="start machines over the network", is_required=False),
     Probe(name="guestfish", reason="export docker's files without root", is_required=False),
     Probe(name="VBoxManage", reason="build with VirtualBox", is_required=False),
     Probe(name="vmrun", reason="build with VMware", arguments=(), is_required=False),

@@ -149,6 +149,7 @@ def doctor_text(findings: Sequence[Finding]) -> str:
     return table(rows)
 
 
-def doctor_json(findings: Sequence[Finding]) -> str:
-    """The same as JSON."""
-    return json.dumps([asdict(finding) for finding in findings], indent=2)
+def doctor_json(findings: Sequence[Finding], problems: Sequence[str] = ()) -> str:
+    """The same as JSON, with the problems of the site's files."""
+    tools = [asdict(finding) for finding in findings]
+    return json.dumps({"tools": tools, "problems": list(problems)}, indent=2)

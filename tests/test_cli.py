@@ -188,7 +188,7 @@ def test_the_root_password_is_shown_nowhere(site: Path) -> None:
 
 def test_doctor_has_a_line_for_each_tool_and_json(site: Path) -> None:
     done = goldimg(site, "doctor", "--json")
-    findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)["tools"]}
     assert {"packer", "qemu-system-x86_64", "ksvalidator", "kvm"} <= findings.keys()
     missing = [f["name"] for f in findings.values() if f["is_required"] and not f["is_there"]]
     assert done.returncode == (3 if missing else 0)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from goldimg.cli.common import flat, new_runner, read_settings, selection
 from goldimg.errors import Interrupted
+
+if TYPE_CHECKING:
+    from goldimg.config.models import Settings
+    from goldimg.project import Site
+    from goldimg.serve.recorder import Recorder
 
 
 @click.command("build")
@@ -56,6 +62,8 @@ def build_command(
     events = Bus()
     display = choose_display(sys.stderr, quiet=context.obj["quiet"], verbose=context.obj["verbose"])
     events.subscribe(display)
+    if recorder := build_recorder(site, settings):
+        events.subscribe(recorder)
     runner = new_runner()
     try:
         outcomes = build(site, settings, request, host=inspect_host(), runner=runner, events=events)
@@ -67,6 +75,27 @@ def build_command(
     codes = [getattr(item.error, "code", 1) for item in outcomes if item.error]
     if codes:
         sys.exit(Interrupted.code if Interrupted.code in codes else codes[0])
+
+
+def build_recorder(site: Site, settings: Settings) -> Recorder | None:
+    """Tells the status page of the build; None where the site serves none."""
+    from goldimg.errors import GoldimgError
+    from goldimg.project import artifact_name
+    from goldimg.serve.recorder import Recorder
+    from goldimg.serve.store import Store
+
+    path = site.root / Path(settings.site.serve.state_dir).expanduser() / "goldimg.sqlite"
+    if not path.exists():
+        return None
+    version = settings.site.version
+
+    def name_of(build: str) -> str:
+        return artifact_name(settings.name, version, build)
+
+    try:
+        return Recorder(Store(path), name_of)
+    except (GoldimgError, OSError):
+        return None  # a page is not worth a build
 
 
 @click.command("plan")

@@ -17,9 +17,7 @@ def kickstart_group() -> None:
 
 @kickstart_group.command("render")
 @click.argument("build")
-@click.option(
-    "-O", "--os", "os_name", help="By default the host's, or Debian-12."
-)
+@click.option("-O", "--os", "os_name", help="By default the host's, or Debian-12.")
 @click.option("--var", "variables", multiple=True, metavar="KEY=VALUE")
 @click.pass_context
 def render_command(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import click
 
 from goldimg.cli.common import new_runner, read_settings, this_site
+from goldimg.errors import ConfigError, UsageError
 
 
 @click.command("keys")
@@ -41,7 +43,7 @@ def keys_command(context: click.Context, kind: str, force: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
 def doctor_command(context: click.Context, os_name: str | None, as_json: bool) -> None:
-    """Show which tools a build needs, which are there, and what brings the others."""
+    """Show which tools are there, what brings the others, and what is wrong in the site's files."""
     from goldimg.doctor import examine, examine_iso
     from goldimg.report import doctor_json, doctor_text
 
@@ -49,9 +51,27 @@ def doctor_command(context: click.Context, os_name: str | None, as_json: bool) -
     if os_name:
         site, settings = read_settings(context, os_name, (), ())
         findings.append(examine_iso(settings, site.cache))
-    click.echo(doctor_json(findings) if as_json else doctor_text(findings))
+    problems = site_problems(context)
+    click.echo(doctor_json(findings, problems) if as_json else doctor_text(findings))
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
     if any(finding.is_required and not finding.is_there for finding in findings):
         sys.exit(3)
+    if problems:
+        sys.exit(2)
+
+
+def site_problems(context: click.Context) -> list[str]:
+    """What is wrong with the site's files, hosts included; nothing where there is no site."""
+    from goldimg.serve.catalogue import read_view
+
+    try:
+        view = read_view(this_site(context), os.environ, new_runner())
+    except UsageError:
+        return []
+    except ConfigError as error:
+        return [str(problem) for problem in error.problems]
+    return [str(problem) for problem in view.all_problems()]
 
 
 @click.command("init")

@@ -138,10 +138,15 @@ def read_view(
     site_file, _ = load_site(site, variables=variables)
     problems: list[Problem] = []
     oses = list_oses(site)
+    loaded: dict[tuple[str, ...], object] = {}
     for name in oses:
+        # All at once: a file that turns wrong later must not touch what is served now.
         try:
-            load_settings(site, name, variables=variables, environ=environ)
+            loaded["settings", name] = load_settings(
+                site, name, variables=variables, environ=environ
+            )
         except ConfigError as error:
+            loaded["settings", name] = error
             problems.extend(error.problems)
     return View(
         site=site,
@@ -153,6 +158,7 @@ def read_view(
         runner=runner,
         variables=tuple(variables),
         environ=environ,
+        _kept=loaded,
     )
 
 
