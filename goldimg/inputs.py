@@ -9,19 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from goldimg.config.models import Settings
-from goldimg.errors import ConfigError, GoldimgError
+from goldimg.errors import ConfigError
 from goldimg.host import Host
-from goldimg.iso.debian.mirror import Mirrors, host_mirrors
+from goldimg.iso.debian.mirror import Mirrors
 from goldimg.kickstart.layout import Volume, disk_layout
 from goldimg.kickstart.model import Options, load_options
-from goldimg.kickstart.render import Target, render
+from goldimg.kickstart.render import render
+from goldimg.kickstart.target import Target, find_mirrors, make_target
 from goldimg.kickstart.validate import validate
 from goldimg.plan import Install, Plan, Rendered, digest, digest_files, make_plan
 from goldimg.project import Site
 from goldimg.providers import Provider, all_providers
 from goldimg.run import Runner
-
-HOST_NAME = "localhost.localdomain"  # the installed system's, until its cloud names it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,7 @@ def make_recipe(
             if name in selected:
                 raise
             continue  # another provider's fault is told when that one is built
-        targets[name] = _target(settings, build, mirrors, public_key)
+        targets[name] = make_target(settings, build, mirrors=mirrors, ssh_keys=(public_key,))
         texts[name] = render(site.kickstart, options[name], targets[name])
     check_kickstarts({name: texts[name] for name in selected}, settings, runner)
     disk = settings.site.disk_size
@@ -89,44 +88,6 @@ def make_recipe(
         host=host,
     )
     return Recipe(plan=plan, mirrors=mirrors, options=options, targets=targets)
-
-
-def find_mirrors(settings: Settings, runner: Runner) -> Mirrors | None:
-    """The package mirrors of an OS that is assembled from packages: its own, or the host's."""
-    installer = settings.os.installer
-    if installer.kind != "debian-packages":
-        return None
-    if settings.os.repo_server:
-        return Mirrors(main=settings.os.repo_server, security=installer.security_server)
-    found = host_mirrors(runner, installer.suite or "")
-    if installer.security_server:
-        return replace(found, security=installer.security_server)
-    return found
-
-
-def _target(settings: Settings, build: str, mirrors: Mirrors | None, public_key: str) -> Target:
-    repo_url = settings.repo_url() or (mirrors.main if mirrors else None)
-    if repo_url is None:
-        raise GoldimgError(
-            f"{settings.name} has no package repository",
-            hint=f"set repo_server in {settings.os_shown}",
-        )
-    return Target(
-        build=build,
-        os_name=settings.os.os_name,
-        os_version=settings.os.os_version,
-        family=settings.os.kickstart.family,
-        syntax=settings.os.kickstart.syntax,
-        repo_url=repo_url,
-        extra_repos=settings.extra_repos(),
-        lang=settings.site.lang,
-        keyboard=settings.site.keyboard,
-        timezone=settings.site.timezone,
-        hostname=HOST_NAME,
-        root_hash=None,  # locked; each layer gives its image a password, or none
-        ssh_keys=(public_key,),
-        report_url=None,
-    )
 
 
 def check_kickstarts(texts: Mapping[str, str], settings: Settings, runner: Runner) -> None:
@@ -242,4 +203,5 @@ def render_build(
         site.kickstart, build, settings.os.kickstart.options, os_file=settings.os_shown
     )
     mirrors = find_mirrors(settings, runner)
-    return render(site.kickstart, options, _target(settings, build, mirrors, public_key))
+    target = make_target(settings, build, mirrors=mirrors, ssh_keys=(public_key,))
+    return render(site.kickstart, options, target)

@@ -237,19 +237,19 @@ def test_anacondas_scripts_report_and_never_fail(
             re.finditer(r"^%(pre|post|onerror).*\n((?s:.*?))^%end", text, re.M)
         ):
             script = tmp_path / f"{number}.sh"
-            script.write_text(found[2])
+            script.write_text(found[2].replace("/tmp/", f"{tmp_path}/"))
             Runner().run(["sh", "-e", script])
 
     _, report = add_reporting(server)
     run(f"http://127.0.0.1:{server.port}{report}")
     assert [event[2].get("stage", "failed") for event in heard] == [
-        *("started", "pre", "post", "done", "failed")
+        *("started", "pre", "partitioning", "packages", "post", "done", "failed")
     ]
     assert heard[-1][1] == "failed"
     assert heard[-1][2]["message"].startswith("anaconda stopped")
     server.remove("debian")
     run(f"http://127.0.0.1:{server.port}{report}")
-    assert len(heard) == 5
+    assert len(heard) == 7
 
 
 def test_many_installers_at_once(server: KickstartServer, heard: Heard) -> None:

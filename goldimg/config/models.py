@@ -97,9 +97,10 @@ class SiteFile(_Written):
 
 
 class Installer(_Written):
-    """How the installer ISO comes about: fetched (anaconda), or assembled from packages."""
+    """How the installer ISO comes about: fetched, or assembled from packages. A fetched
+    debian-installer reads a preseed, the others read kickstarts."""
 
-    kind: Literal["anaconda", "debian-packages"]
+    kind: Literal["anaconda", "debian-installer", "debian-packages"]
     suite: Word | None = None
     components: Words = ("main",)
     kernel: Word | None = None

@@ -34,7 +34,7 @@ def render_answer(root: Path, settings: Settings, options: Options, target: Targ
 def check_answer(text: str, settings: Settings, runner: Runner) -> list[Problem]:
     """What the installer's own validator, and our rules, have against the file."""
     if is_preseed(settings):
-        from goldimg.kickstart.preseed import check_preseed
+        from goldimg.kickstart.preseed_check import check_preseed
 
         return check_preseed(text, runner)
     return validate(text, settings.os.kickstart.syntax, runner)

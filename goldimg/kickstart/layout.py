@@ -31,7 +31,8 @@ def disk_layout(options: Options, disk_mib: int) -> tuple[Volume, ...]:
     """The volumes that `options` give on a disk of `disk_mib` MiB, in the kickstart's order.
 
     With swap as recommended the installer sizes it by the machine's memory, so neither it nor the
-    root has a size here. ConfigError where the disk is too small.
+    root has a size here; nor has the root on RAID, whose level and disks decide it. ConfigError
+    where the disk is too small.
     """
     volumes = []
     if options.efi is True:
@@ -52,10 +53,23 @@ def disk_layout(options: Options, disk_mib: int) -> tuple[Volume, ...]:
             [Problem(file="disk", line=None, column=None, key="disk_size", message=message)]
         )
     root: int | None = left if options.rootsize == "max" else min(left, options.rootsize)
-    if swap == "recommended" and options.rootsize == "max":
+    if options.raid or (swap == "recommended" and options.rootsize == "max"):
         root = None
     volumes.append(Volume(mount="/", fstype=options.fstype, size=root, lvm=options.lvm, grows=True))
     return tuple(volumes)
+
+
+def smallest_disk(options: Options) -> int:
+    """The MiB that a disk must have to hold `options`, with an ESP and without recommended swap."""
+    swap = options.swapsize if options.lvm and options.swap else 0
+    return (
+        (ESP if options.efi else 0)
+        + (options.bootsize if options.boot else 0)
+        + (_extents(swap) if isinstance(swap, int) else 0)
+        + FIRST
+        + EXTENT
+        + ROOT
+    )
 
 
 def _extents(size: int) -> int:

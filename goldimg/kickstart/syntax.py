@@ -24,9 +24,17 @@ class Syntax:
     has_boot_drive: bool  # `bootloader --boot-drive`; before it, `--driveorder`
     has_reqpart: bool
     has_sshkey: bool
-    has_onerror: bool
+    has_onerror: bool  # before it, `%traceback`, which is run for anaconda's own faults only
+    has_pre_install: bool  # `%pre-install`: after partitioning, before packages
     has_bare_lock: bool  # `rootpw --lock` without a password
+    has_interface_name: bool  # `network --interfacename`; before it, a VLAN is `em1.100`
+    has_ipv6_gateway: bool
+    has_vlan_over_bond: bool  # of one `network` line
+    has_named_arrays: bool  # `raid --device=boot`; before it, `md0`
+    has_dracut: bool  # boot options as dracut.cmdline(7) has them, and the prefix `inst.`
+    ntp: Literal["file", "timezone", "timesource"]  # where time servers are written
     selinux: Literal["enforcing", "disabled"]  # where the options do not say
+    selinux_off: Literal["command", "kernel"]  # what turns it off
     blacklist: str  # dracut's name for "do not load this driver"
     packages: tuple[str, ...]  # what the original system added to @core, by the release's names
 
@@ -42,9 +50,18 @@ def _syntax(major: int) -> Syntax:
         has_reqpart=major >= 7,
         has_sshkey=major >= 8,
         has_onerror=major >= 8,
+        has_pre_install=major >= 8,
         has_bare_lock=major >= 7,
+        has_interface_name=major >= 7,
+        has_ipv6_gateway=major >= 7,
+        has_vlan_over_bond=major >= 7,
+        has_named_arrays=major >= 7,
+        has_dracut=major >= 7,
+        ntp="timesource" if major >= 9 else "timezone" if major >= 7 else "file",
         # RHEL 6 and 7 stay as the original system had them.
         selinux="enforcing" if major >= 8 else "disabled",
+        # "Considerations in adopting RHEL 9", Security: SELINUX=disabled no longer does.
+        selinux_off="kernel" if major >= 9 else "command",
         blacklist="rd.driver.blacklist" if major >= 7 else "rdblacklist",
         packages=("man-db", "openssh-clients")
         if major >= 7

@@ -2,30 +2,28 @@
 
 ksvalidator (pykickstart, GPL: always run as a process, never imported) knows each version's
 commands and options. It parses; it does not ask whether the parts fit together, so `semantic`
-adds what it lets pass: a volume group that nobody makes, a static network without an address,
-a root that anybody may be.
+(goldimg/kickstart/semantic.py) adds what it lets pass: a volume group that nobody makes, a static
+network without an address, a root that anybody may be.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from goldimg.errors import Problem
-from goldimg.kickstart.render import CRYPT
+from goldimg.kickstart.semantic import INCLUDES, NAME, problem_at, semantic
 from goldimg.kickstart.syntax import SYNTAXES
 from goldimg.run import Runner
 
-NAME = "kickstart"
-FSTYPES = {"ext3", "ext4", "xfs", "vfat", "efi", "swap", "biosboot", "lvmpv"}
-_INCLUDES = ("%include", "%ksappend")
+__all__ = ["semantic", "validate", "validate_many"]
+
 _WHERE = re.compile(r"\bon line (\d+)\b(?: of the kickstart file)?:?")
+_REPEATED = re.compile(r"network .*?--device=\S+|sshkey --username=\S+")
+BATCH = 25  # files that one ksvalidator gets
 _HASH = re.compile(r"\$[0-9a-z]{1,3}\$[^\s'\"\]]+")
 
 
@@ -36,38 +34,82 @@ def validate(text: str, syntax: str, runner: Runner) -> list[Problem]:
     Raises MissingTool where ksvalidator is not installed.
     """
     found = semantic(text)
-    if not any(problem.message.startswith(_INCLUDES) for problem in found):
+    if not any(problem.message.startswith(INCLUDES) for problem in found):
         # Else ksvalidator would go and fetch what the file names.
-        found += _ksvalidator(text, syntax, runner)
+        found += _ksvalidator([text], syntax, runner)
     unique = dict.fromkeys(found)
     return sorted(unique, key=lambda problem: (problem.line or 0, problem.message))
+
+
+def validate_many(
+    texts: Iterable[str], syntax: str, runner: Runner
+) -> Iterator[tuple[str, list[Problem]]]:
+    """As `validate` for each of `texts`, in a tenth of the time where most are right."""
+    pending: list[str] = []
+    for text in dict.fromkeys(texts):
+        if semantic(text):
+            yield text, validate(text, syntax, runner)
+        else:
+            pending.append(text)
+    for at in range(0, len(pending), BATCH):
+        batch = pending[at : at + BATCH]
+        # Of several files ksvalidator does not say which one it means.
+        is_right = not list(_ksvalidator(batch, syntax, runner))
+        for text in batch:
+            yield text, [] if is_right else validate(text, syntax, runner)
 
 
 # --- ksvalidator -----------------------------------------------------------------------------
 
 
-def _ksvalidator(text: str, syntax: str, runner: Runner) -> Iterator[Problem]:
+def _ksvalidator(texts: Sequence[str], syntax: str, runner: Runner) -> Iterator[Problem]:
     if syntax not in SYNTAXES:
-        yield _problem(None, f"unknown syntax version {syntax}")
+        yield problem_at(None, f"unknown syntax version {syntax}")
         return
     own = Path(sys.executable).parent / "ksvalidator"
     # The directory is ours alone (0700): the text may hold the hash of a password.
     with tempfile.TemporaryDirectory(prefix="goldimg-ks-") as directory:
-        path = Path(directory) / "ks.cfg"
-        path.write_text(text, encoding="utf-8")
+        paths = []
+        for number, take in enumerate(it for text in texts for it in _takes(text)):
+            paths.append(Path(directory) / f"{number}.cfg")
+            paths[-1].write_text(take, encoding="utf-8")
         done = runner.run(
-            [own if own.exists() else "ksvalidator", "-v", syntax, path],
+            [own if own.exists() else "ksvalidator", "-v", syntax, *paths],
             reason="check kickstarts",
             check=False,
-            timeout=60,
+            timeout=60 + len(paths),
             # Its messages are read below, so they must not be translated.
             env={"LC_ALL": "C.UTF-8", "PYTHONWARNINGS": "default"},
         )
-        said = done.stdout + "\n" + done.stderr
-        messages = list(_messages(said.replace(str(path), NAME)))
+        said = re.sub(rf"{re.escape(directory)}/[0-9]+\.cfg", NAME, f"{done.stdout}\n{done.stderr}")
+        messages = list(_messages(said))
     yield from messages
     if done.code != 0 and not messages:
-        yield _problem(None, f"ksvalidator ended with exit code {done.code}")
+        yield problem_at(None, f"ksvalidator ended with exit code {done.code}")
+
+
+def _takes(text: str) -> list[str]:
+    """The text as often as it takes to check each line of a kind that may be given repeatedly.
+
+    ksvalidator stops at the second `network` line of one card (two VLANs are two; `semantic` tells
+    right from wrong) and at the second key of a user, although installers take both. Lines keep
+    their numbers.
+    """
+    lines = text.splitlines(keepends=True)
+    groups: dict[str, list[int]] = {}
+    for number, line in enumerate(lines):
+        if match := _REPEATED.match(line):
+            groups.setdefault(match[0], []).append(number)
+    takes = []
+    for turn in range(max([1, *map(len, groups.values())])):
+        gone = {
+            number
+            for numbers in groups.values()
+            for at, number in enumerate(numbers)
+            if at != min(turn, len(numbers) - 1)
+        }
+        takes.append("".join("\n" if at in gone else line for at, line in enumerate(lines)))
+    return takes
 
 
 def _messages(said: str) -> Iterator[Problem]:
@@ -86,155 +128,5 @@ def _messages(said: str) -> Iterator[Problem]:
             else:
                 words = f"{before}: {after}"
         if words:
-            yield _problem(line, words)
+            yield problem_at(line, words)
             line = None
-
-
-# --- what it lets pass -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Command:
-    line: int
-    name: str
-    options: dict[str, str]
-    words: tuple[str, ...]
-
-
-# Of the commands read here, the options that take the next word where they have no `=`.
-_VALUED = frozenset(
-    f"--{name}"
-    for name in (
-        *("bootproto", "device", "ip", "netmask", "gateway", "nameserver", "hostname", "onboot"),
-        *("fstype", "size", "maxsize", "ondisk", "ondrive", "onpart", "label", "fsoptions"),
-        *("name", "vgname", "pesize"),
-    )
-)
-
-
-def semantic(text: str) -> list[Problem]:
-    """Faults that a parser cannot see. Reads commands only, not the inside of sections."""
-    commands = list(_commands(text))
-    return [
-        problem
-        for check in (_root_password, _network, _disks, _mounts, _sections)
-        for problem in check(commands)
-    ]
-
-
-def _commands(text: str) -> Iterator[_Command]:
-    inside = False
-    for number, line in enumerate(text.splitlines(), 1):
-        first = line.split(maxsplit=1)[0] if line.strip() else ""
-        # Inside a script other words with a percent sign are the script's own.
-        if first in _INCLUDES or first == "%end" or (first.startswith("%") and not inside):
-            if first not in _INCLUDES:
-                inside = first != "%end"
-            yield _Command(line=number, name=first, options={}, words=())
-            continue
-        if inside:
-            continue
-        try:
-            words = shlex.split(line, comments=True)
-        except ValueError:
-            continue  # ksvalidator says where the quote is open
-        if words:
-            yield _command(number, words)
-
-
-def _command(number: int, words: list[str]) -> _Command:
-    options: dict[str, str] = {}
-    plain: list[str] = []
-    rest = iter(words[1:])
-    for word in rest:
-        if not word.startswith("--"):
-            plain.append(word)
-        elif "=" in word:
-            name, _, value = word.partition("=")
-            options[name] = value
-        else:
-            options[word] = next(rest, "") if word in _VALUED else ""
-    name = "part" if words[0] == "partition" else words[0]
-    return _Command(line=number, name=name, options=options, words=tuple(plain))
-
-
-def _named(commands: list[_Command], *names: str) -> list[_Command]:
-    return [command for command in commands if command.name in names]
-
-
-def _root_password(commands: list[_Command]) -> Iterator[Problem]:
-    found = _named(commands, "rootpw")
-    if not found:
-        yield _problem(None, "no rootpw: the installer would ask for a password, or set none")
-    for command in found:
-        if "--allow-ssh" in command.options:
-            yield _problem(command.line, "rootpw --allow-ssh lets root log in by password")
-        if "--lock" in command.options:
-            continue
-        if "--iscrypted" not in command.options:
-            yield _problem(command.line, "rootpw holds a password in clear text")
-        elif not (command.words and CRYPT.fullmatch(command.words[0])):
-            yield _problem(command.line, "rootpw holds no sha256, sha512 or yescrypt hash")
-
-
-def _network(commands: list[_Command]) -> Iterator[Problem]:
-    for command in _named(commands, "network"):
-        if command.options.get("--bootproto", "dhcp") == "static":
-            for option in ("--ip", "--netmask"):
-                if not command.options.get(option):
-                    yield _problem(command.line, f"a static network needs {option}")
-        for option in ("--ip", "--netmask", "--gateway", "--nameserver"):
-            value = command.options.get(option)
-            if value and value != "dhcp" and not all(map(_is_address, value.split(","))):
-                yield _problem(command.line, f"{option} is not an IPv4 address")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        IPv4Address(text)
-    except AddressValueError:
-        return False
-    return True
-
-
-def _disks(commands: list[_Command]) -> Iterator[Problem]:
-    volumes = {word for it in _named(commands, "part") for word in it.words if "pv." in word}
-    groups = set()
-    for command in _named(commands, "volgroup"):
-        name, *members = command.words or ("",)
-        groups.add(name)
-        if not name or name.startswith("_"):
-            yield _problem(command.line, "the volume group has no proper name")
-        for member in members:
-            if member not in volumes:
-                yield _problem(command.line, f"no part makes the physical volume {member}")
-    for command in _named(commands, "logvol"):
-        if (group := command.options.get("--vgname", "")) not in groups:
-            yield _problem(command.line, f"no volgroup makes the volume group {group}")
-    for command in _named(commands, "part", "logvol"):
-        fstype = command.options.get("--fstype")
-        if fstype is not None and fstype not in FSTYPES:
-            yield _problem(command.line, f"unknown file system {fstype}")
-
-
-def _mounts(commands: list[_Command]) -> Iterator[Problem]:
-    if _named(commands, "autopart", "liveimg", "ostreesetup"):
-        return
-    seen = set()
-    for command in _named(commands, "part", "logvol"):
-        mount = command.words[0] if command.words else ""
-        if mount in seen and mount.startswith("/"):
-            yield _problem(command.line, f"{mount} is mounted twice")
-        seen.add(mount)
-    if "/" not in seen:
-        yield _problem(None, "nothing is mounted at /")
-
-
-def _sections(commands: list[_Command]) -> Iterator[Problem]:
-    for command in commands:
-        if command.name in _INCLUDES:
-            yield _problem(command.line, f"{command.name} brings in text that was not checked")
-
-
-def _problem(line: int | None, message: str) -> Problem:
-    return Problem(file=NAME, line=line, column=None, key="", message=message)
