@@ -9,7 +9,7 @@ GOLDIMG := .venv/bin/goldimg
 BUILD_ARGS := -O $(OS) $(if $(ONLY),--only $(ONLY)) $(if $(EXCEPT),--except $(EXCEPT)) \
 	$(if $(VERSION),--version $(VERSION)) $(ARGS)
 
-.PHONY: help build plan test check keys doctor benchmark setup clean
+.PHONY: help build plan serve test check keys doctor benchmark setup clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -21,6 +21,9 @@ build: setup ## Build images: ISO, install, provision, convert, checksum
 
 plan: setup ## Show what a build would do, without starting anything
 	@$(GOLDIMG) plan $(BUILD_ARGS)
+
+serve: setup ## Serve kickstarts, boot files and the status page (ARGS='--netboot --interface eth1')
+	@$(GOLDIMG) serve $(ARGS)
 
 keys: setup ## Make the packer and vagrant SSH keys
 	@$(GOLDIMG) keys
@@ -36,7 +39,7 @@ check: ## Run the quick tests only
 	@python3 -m goldimg.bootstrap test
 	@.venv/bin/python -m pytest -m "not real"
 
-benchmark: setup ## Measure a build against the original system's settings
+benchmark: setup ## Measure builds against the original system's settings
 	@.venv/bin/python benchmarks/build.py
 
 setup:

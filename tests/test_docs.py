@@ -8,6 +8,7 @@ import pytest
 
 from goldimg.cli import cli
 from goldimg.config.models import OsFile, SiteFile
+from goldimg.config.serve import Netboot, Serve
 from goldimg.kickstart.model import Options
 from goldimg.layout import data_root
 
@@ -28,6 +29,24 @@ def test_every_default_in_the_reference_is_the_real_one() -> None:
         shown = re.search(rf"^\| `{key}` \| (\S+) \|", text, re.MULTILINE)
         assert shown, key
         assert shown[1] == str(SiteFile.model_fields[key].default)
+
+
+def test_every_key_of_the_server_is_documented() -> None:
+    server = (ROOT / "docs/kickstart-server.md").read_text()
+    pxe = (ROOT / "docs/pxe.md").read_text()
+    for model, text in ((Serve, server), (Netboot, pxe)):
+        for key in model.model_fields:
+            assert re.search(rf"^\| .*`{key}`", text, re.MULTILINE), key
+    for key in ("listen", "anonymous", "unarmed", "repository", "workers", "rate", "state_dir"):
+        default = str(Serve.model_fields[key].default)
+        assert re.search(rf"^\| .*`{key}`.* \| .*{re.escape(default)}", server, re.MULTILINE), key
+
+
+def test_every_command_of_a_host_is_documented() -> None:
+    text = (ROOT / "docs/kickstart-server.md").read_text()
+    for group in ("host", "kickstart"):
+        for name in cli.commands[group].commands:  # type: ignore[attr-defined]
+            assert f"goldimg {group} {name}" in text, name
 
 
 def test_every_kickstart_option_is_explained_where_it_is_set() -> None:
