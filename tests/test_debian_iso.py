@@ -49,15 +49,21 @@ class Parsed:
         ).stdout
 
 
-def parse(kickstart: str, directory: Path) -> Parsed:
-    """Runs the installer's parser as the installer does: by busybox's awk."""
+def parse(kickstart: str, directory: Path, root: Path | None = None) -> Parsed:
+    """Runs the installer's parser as the installer does: by busybox's awk.
+
+    With `root`, as after %pre: included files are read below it.
+    """
     needs("busybox")
     directory.mkdir(exist_ok=True)
     source = directory.parent / "ks.cfg"
     source.write_text(kickstart)
-    parser = DATA / "installer/parse.awk"
-    command = ["busybox", "awk", "-v", f"out={directory}", "-f", str(parser), str(source)]
-    return Parsed(directory, subprocess.run(command, check=False).returncode)
+    command: list[str | Path] = ["busybox", "awk", "-v", f"out={directory}"]
+    if root is not None:
+        command += ["-v", "expand=1", "-v", f"root={root}"]
+    for name in ("parse.awk", "commands.awk"):
+        command += ["-f", DATA / "installer" / name]
+    return Parsed(directory, subprocess.run([*command, source], check=False).returncode)
 
 
 def target(url: str, release: str, codename: str, kind: str = "Packages") -> str:
@@ -168,11 +174,25 @@ def test_without_a_mirror_a_damaged_iso_does_not_serve(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("debian-*.ks")), ids=lambda path: path.stem)
 def test_our_own_kickstarts_are_understood(path: Path, tmp_path: Path) -> None:
-    parsed = parse(path.read_text(), tmp_path / "ks")
+    """Parsed as the installer does it: before their %pre scripts ran, and after."""
+    before = parse(path.read_text(), tmp_path / "before")
+    assert before.lines("errors") == []
+    place = tmp_path / "root/tmp"
+    place.mkdir(parents=True)
+    for row in before.lines("scripts"):
+        kind, number, *_ = row.split("|")
+        script = (before.directory / f"script.{number}").read_text()
+        if kind == "pre" and "/sys/block" in script:
+            # this machine's disks are no matter of the test
+            (place / "goldimg-disk.ks").write_text("ignoredisk --only-use=vda\n")
+        elif kind == "pre":
+            text = script.replace("/tmp/goldimg-", f"{place}/goldimg-")
+            subprocess.run(["busybox", "sh", "-c", text], check=True)
+    parsed = parse(path.read_text(), tmp_path / "after", tmp_path / "root")
     assert parsed.lines("errors") == []
     assert parsed.code == 0
     assert parsed.scalar("final") == "reboot"
-    assert "console=ttyS0,115200" in parsed.scalar("append")
+    assert any(row.startswith("/|") for row in parsed.lines("parts") + parsed.lines("logvols"))
 
 
 @pytest.mark.parametrize(
@@ -189,6 +209,33 @@ def test_our_own_kickstarts_are_understood(path: Path, tmp_path: Path) -> None:
         ("timezone 'Europe/Berlin", "line 2: a quote is not closed"),
         ("network --bootproto=static", "line 2: network --bootproto=static needs --ip"),
         ("bootloader --location=none", "line 2: unsupported bootloader --location=none"),
+        ("network --device=eth0 --vlanid=4095", "line 2: network --vlanid: 1 to 4094, not 4095"),
+        ("network --vlanid=5", "line 2: network --vlanid needs the --device below it"),
+        ("network --device=e --bondopts=mode=1", "line 2: network --bondopts needs --bondslaves"),
+        (
+            "network --device=bond0 --bondslaves=a,b --bondopts=speed=1",
+            "line 2: unsupported network --bondopts: speed=1",
+        ),
+        (
+            "network --device=bond0 --bondslaves=a,b --bondopts=mode=7",
+            "line 2: unknown mode=7 in network --bondopts",
+        ),
+        ("network --device=e --ipv6=fe80::1", "line 2: unsupported network --ipv6=fe80::1"),
+        ("network --device=e --ipv6gateway=fe80::1", "line 2: network --ipv6gateway needs --ipv6"),
+        (
+            "network --device=e\nnetwork --device=e",
+            "line 3: network device 'e' is already configured in line 2",
+        ),
+        (
+            "url --url=http://m/debian --proxy=http://u:secret@p:3128",
+            "line 2: 'url --proxy' is not http://HOST:PORT",
+        ),
+        ("timesource --nts --ntp-server=a", "line 2: unsupported option '--nts' of 'timesource'"),
+        ("timesource --ntp-server='a b'", "line 2: not names of time servers in 'timesource': a b"),
+        ("ignoredisk --only-use=disk/by-path/x", "line 2: not a disk name in 'ignoredisk'"),
+        ("part /x --size=1 --ondisk=../sda", "line 2: not a disk name in 'part': ../sda"),
+        ("%include /etc/passwd", "line 2: %include: only /tmp/goldimg-NAME.ks, written by a %pre"),
+        ("%include /tmp/goldimg-/../x.ks", "line 2: %include: only /tmp/goldimg-NAME.ks"),
         ("%packages\nUpper\n%end", "line 3: not a Debian package name: 'Upper'"),
         ("%post\necho", "line 2: section '%post' has no %end"),
     ],
@@ -199,6 +246,84 @@ def test_what_is_not_understood_is_named_with_its_line(
     parsed = parse(ROOT + line + "\n", tmp_path / "ks")
     assert parsed.code == 1
     assert any(error.startswith(problem) for error in parsed.lines("errors"))
+
+
+INCLUDING = """\
+zerombr
+%include /tmp/goldimg-disk.ks
+volgroup vg pv.01
+logvol / --vgname=vg --name=root --size=1024 --grow
+%pre
+echo part pv.01 > /tmp/goldimg-disk.ks
+%end
+"""
+
+
+def test_what_a_pre_script_will_write_is_not_missed_before_it_ran(tmp_path: Path) -> None:
+    parsed = parse(INCLUDING, tmp_path / "ks")
+    assert parsed.lines("errors") == []
+    assert parsed.lines("includes") == ["/tmp/goldimg-disk.ks"]
+    assert parsed.lines("parts") == []
+
+
+def included(tmp_path: Path, text: str) -> Parsed:
+    written = tmp_path / "root/tmp/goldimg-disk.ks"
+    written.parent.mkdir(parents=True)
+    written.write_text(text)
+    return parse(INCLUDING, tmp_path / "ks", tmp_path / "root")
+
+
+def test_what_a_pre_script_wrote_counts_as_if_it_stood_there(tmp_path: Path) -> None:
+    parsed = included(
+        tmp_path,
+        "# chosen\r\n"
+        "ignoredisk --only-use=sdb\r\n"
+        "clearpart --drives=sdb --all --initlabel\n"
+        "bootloader --boot-drive=sdb --append=quiet\n"
+        "part pv.01 --size=1 --grow --ondisk=/dev/sdb\n"
+        "reboot --eject\n"
+        "selinux --disabled",
+    )
+    assert parsed.lines("errors") == []
+    (part,) = parsed.lines("parts")
+    assert part.split("|")[5] == "sdb"
+    assert part.endswith("|2 (/tmp/goldimg-disk.ks:5)")
+    assert [parsed.scalar(name) for name in ("only_use", "boot_drive", "eject", "append")] == [
+        "sdb",
+        "sdb",
+        "1",
+        "quiet",
+    ]
+    assert parsed.lines("volgroups") == ["vg|pv.01||3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("raid\n", "line 2 (/tmp/goldimg-disk.ks:1): unsupported command 'raid'"),
+        ("\n%post\n", "line 2 (/tmp/goldimg-disk.ks:2): an included file cannot have '%post'"),
+        (
+            "%include /tmp/goldimg-disk.ks",
+            "line 2 (/tmp/goldimg-disk.ks:1): an included file cannot have '%include'",
+        ),
+        ("zerombr\n", "line 3: volume group 'vg': no partition 'pv.01' before this line"),
+    ],
+)
+def test_a_problem_in_an_included_file_is_named_with_both_lines(
+    text: str, problem: str, tmp_path: Path
+) -> None:
+    parsed = included(tmp_path, text)
+    assert parsed.code == 1
+    assert problem in parsed.lines("errors")
+
+
+def test_a_missing_include_names_the_script_that_should_have_written_it(tmp_path: Path) -> None:
+    parsed = parse(INCLUDING, tmp_path / "ks", tmp_path)
+    assert parsed.code == 1
+    assert (
+        "line 2: %include /tmp/goldimg-disk.ks: no such file; "
+        "the %pre of line 5 should have written it" in parsed.lines("errors")
+    )
 
 
 def test_all_problems_are_told_at_once_and_no_secret_with_them(tmp_path: Path) -> None:
@@ -267,6 +392,8 @@ def test_the_iso_boots_by_bios_and_uefi_and_comes_from_the_cache(
         "isolinux/initrd.img",
         "isolinux/menu.c32",
         "goldimg/root.img",
+        "boot/netboot/shimx64.efi",
+        "boot/netboot/grubx64.efi",
     ):
         assert f"'/{name}'" in listed
     assert {"openssh-server", "python3", "linux-image-cloud-amd64"} <= set(made.packages)

@@ -349,7 +349,7 @@ NASTY = st.text(
     max_size=40,
 )
 WORDS = ("hostname", "lang", "keyboard", "timezone", "repo_url", "report_url", "root_hash")
-OPTIONS = ("disk", "device", "fqdn", "ipaddr", "fstype", "selinux", "swapsize", "pre", "post")
+OPTIONS = ("disk", "device", "fqdn", "ipaddr", "fstype", "swapsize", "pre", "post")
 
 
 def outside(text: str) -> list[list[str]]:
