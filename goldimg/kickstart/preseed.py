@@ -14,19 +14,16 @@ import base64
 import functools
 import re
 import shlex
-import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from goldimg.errors import ConfigError, Problem
-from goldimg.kickstart.fields import check_script, is_clean
 from goldimg.kickstart.model import Options
 from goldimg.kickstart.preseed_plan import host_and_domain, interface_of, make_plan, static_of
 from goldimg.kickstart.render import Target, volume_group
+from goldimg.kickstart.sandbox import Checked, clean, sandbox, script, template_problem
 from goldimg.kickstart.snippets import scripts as snippets_of
 
 DIRECTORY = "preseed"
@@ -65,7 +62,7 @@ def render_preseed(root: Path, options: Options, target: Target) -> str:
         },
     }
     try:
-        shell = _environment(root / DIRECTORY, _word)
+        shell = _environment(root / DIRECTORY, shlex.quote)
         texts = {name: shell.get_template(f"{name}.sh.j2").render(values) for name in COMMANDS}
         return (
             _environment(root / DIRECTORY, _answer)
@@ -73,7 +70,7 @@ def render_preseed(root: Path, options: Options, target: Target) -> str:
             .render(values, scripts=texts, commands=tuple(COMMANDS.items()))
         )
     except jinja2.TemplateError as error:
-        raise ConfigError.of([_template_problem(root, error)]) from None
+        raise ConfigError.of([template_problem(root, error)]) from None
 
 
 def preseed_boot_arguments(options: Options, ks_url: str, hostname: str = "") -> tuple[str, ...]:
@@ -121,99 +118,48 @@ def script_of(command: str) -> str | None:
 # --- templates -------------------------------------------------------------------------------
 
 
-class _Checked(str):
-    """Text that a filter has made for its place and that goes out as it is."""
-
-    __slots__ = ()
-
-
-T = TypeVar("T")
-
-
-def _clean(value: object) -> str:
-    text = str(value)
-    if not is_clean(text):
-        raise jinja2.TemplateRuntimeError("a value holds a line end or a control character")
-    return text
-
-
-def _answer(value: T) -> T | str:
+def _answer(text: str) -> str:
     """One line of debconf's: no backslash (it continues a line and is undone), no outer space."""
-    if isinstance(value, _Checked | jinja2.Undefined):
-        return value  # an undefined value raises when it is turned into text
-    text = _clean(value)
     if "\\" in text or text != text.strip():
         raise jinja2.TemplateRuntimeError("a value holds a backslash or begins or ends with space")
     return text
 
 
-def _word(value: T) -> T | str:
-    """One word of a shell's."""
-    if isinstance(value, _Checked | jinja2.Undefined):
-        return value
-    return shlex.quote(_clean(value))
+def _words(values: Iterable[str]) -> Checked:
+    return Checked(" ".join(shlex.quote(clean(value)) for value in values))
 
 
-def _words(values: Iterable[str]) -> _Checked:
-    return _Checked(" ".join(shlex.quote(_clean(value)) for value in values))
-
-
-def _quoted_lines(text: str) -> _Checked:
+def _quoted_lines(text: str) -> Checked:
     """Each line of a script as one word, for `printf '%s\\n'`."""
-    try:
-        lines = check_script(text).rstrip("\n").split("\n")
-    except ValueError as error:
-        raise jinja2.TemplateRuntimeError(str(error)) from None
-    return _Checked(" ".join(shlex.quote(line) for line in lines))
+    lines = script(text).split("\n")
+    return Checked(" ".join(shlex.quote(line) for line in lines))
 
 
-def _comment(text: str) -> _Checked:
+def _comment(text: str) -> Checked:
     # debconf-set-selections continues comments too where they end in a backslash.
     lines = text.rstrip("\n").split("\n")
-    return _Checked("\n".join(f"#  {line} |" if line.endswith("\\") else f"#  {line}".rstrip()
+    return Checked("\n".join(f"#  {line} |" if line.endswith("\\") else f"#  {line}".rstrip()
                               for line in lines))  # fmt: skip
 
 
-def _command(text: str, name: str) -> _Checked:
+def _command(text: str, name: str) -> Checked:
     encoded = base64.b64encode(text.encode()).decode()
     if len(encoded) > MAX_COMMAND:
         raise jinja2.TemplateRuntimeError(
             f"the {name} script is too long: {len(text.encode())} bytes, snippets included"
         )
     file = f"/tmp/goldimg-{name}.sh"  # noqa: S108 - in the installer's own memory
-    return _Checked(f"echo {encoded} | base64 -d > {file}; sh {file}")
+    return Checked(f"echo {encoded} | base64 -d > {file}; sh {file}")
 
 
 @functools.lru_cache(maxsize=8)
-def _environment(directory: Path, finalize: Callable[[Any], Any]) -> jinja2.Environment:
-    environment = ImmutableSandboxedEnvironment(
-        loader=jinja2.FileSystemLoader(directory),
-        undefined=jinja2.StrictUndefined,
-        finalize=finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # nothing here is HTML; finalize checks or quotes
+def _environment(directory: Path, quote: Callable[[str], str]) -> jinja2.Environment:
+    filters: dict[str, Callable[..., Checked]] = (
+        {"lines": _quoted_lines, "words": _words}
+        if quote is shlex.quote
+        else {"comment": _comment, "command": _command}
     )
-    join = environment.filters["join"]
-    environment.filters = (
-        {"join": join, "lines": _quoted_lines, "words": _words}
-        if finalize is _word
-        else {"join": join, "comment": _comment, "command": _command}
-    )
-    return environment
-
-
-def _template_problem(root: Path, error: jinja2.TemplateError) -> Problem:
-    shown, line = f"{root.name}/{DIRECTORY}", None
-    if isinstance(error, jinja2.TemplateSyntaxError):
-        shown, line = f"{shown}/{error.name or 'main.cfg.j2'}", error.lineno
-    else:
-        for frame in traceback.extract_tb(error.__traceback__):
-            if frame.filename.endswith(".j2"):
-                shown = f"{root.name}/{DIRECTORY}/{Path(frame.filename).name}"
-                line = frame.lineno
-    return Problem(shown, line, None, "", error.message or type(error).__name__)
+    return sandbox(jinja2.FileSystemLoader(directory), quote, filters)
 
 
 def _problem(where: str, key: str, message: str) -> Problem:

@@ -22,10 +22,11 @@ from goldimg.kickstart.release import (
     refusals,
     volume_group,
 )
+from goldimg.kickstart.sandbox import template_problem
 from goldimg.kickstart.snippets import scripts
 from goldimg.kickstart.syntax import SYNTAXES
 from goldimg.kickstart.target import CRYPT, Target
-from goldimg.kickstart.templates import MAIN, environment_of, site_sections, template_problem
+from goldimg.kickstart.templates import MAIN, environment_of, site_sections
 
 __all__ = ["CRYPT", "Target", "Volume", "disk_layout", "kernel_args", "render", "volume_group"]
 
