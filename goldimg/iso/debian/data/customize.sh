@@ -114,6 +114,10 @@ make_boot_files() {
     done
     sed "s|@TITLE@|$GOLDIMG_TITLE|" "$data/iso/isolinux.cfg" >"$iso/isolinux/isolinux.cfg"
     sed "s|@TITLE@|$GOLDIMG_TITLE|" "$data/iso/grub.cfg" >"$iso/boot/grub/grub.cfg"
+    # For PXE with Secure Boot: the distribution's signed shim, and its GRUB that loads over the network
+    mkdir -p "$iso/boot/netboot"
+    cp "$root/usr/lib/shim/shimx64.efi.signed" "$iso/boot/netboot/shimx64.efi"
+    cp "$root/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed" "$iso/boot/netboot/grubx64.efi"
     cp "$data/iso/grub-early.cfg" "$tools/early.cfg"
     chroot "$root" grub-mkimage -O x86_64-efi -p /boot/grub -c /tmp/tools/early.cfg \
         -o /tmp/tools/bootx64.efi part_gpt part_msdos iso9660 fat normal configfile search \

@@ -7,45 +7,6 @@ TARGET=/mnt/sysimage
 # By env's full path: busybox's chroot would run applets of its own instead of programs found by name.
 tool() { chroot /src /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C "$@"; }
 
-has_word() {
-    case " $2 " in *" $1 "*) return 0 ;; esac
-    return 1
-}
-
-disks_here() {
-    local disk list=""
-    for disk in vda sda nvme0n1 xvda vdb sdb hda; do
-        [ -b "/dev/$disk" ] && [ "$disk" != "$medium_disk" ] && list="$list $disk"
-    done
-    echo "${list# }"
-}
-
-# The disk that the kickstart names; else the first one there is, whatever its bus.
-choose_disk() {
-    local here named disk
-    here=$(disks_here)
-    [ -n "$here" ] || fail "no disk that the kernel has a driver for"
-    named=$(cut -d '|' -f 6 "$KS/parts" | sed '/^$/d' | sort -u)
-    [ "$(echo "$named" | wc -w)" -le 1 ] || fail "partitions on several disks are not supported"
-    for disk in $named $KS_only_use $KS_clear_drives; do
-        has_word "$disk" "$here" || continue
-        DISK=$disk
-        break
-    done
-    if [ -z "${DISK:-}" ]; then
-        [ -z "$named$KS_only_use$KS_clear_drives" ] ||
-            fail "no disk $named$KS_only_use$KS_clear_drives here; there is: $here"
-        for disk in $here; do
-            has_word "$disk" "$KS_ignored" && continue
-            DISK=$disk
-            break
-        done
-    fi
-    [ -n "${DISK:-}" ] || fail "every disk here ($here) is ignored by the kickstart"
-    DISK_MIB=$(($(cat "/sys/block/$DISK/size") / 2048))
-    say "installing on $DISK ($DISK_MIB MiB)"
-}
-
 # As anaconda: twice the memory below 2 GiB, as much up to 8 GiB, half of it above, at most a
 # tenth of the disk.
 swap_recommended() {
@@ -236,10 +197,15 @@ first_block() {
 }
 
 # Block by block from the medium itself, past the page cache, which costs most of the time under
-# emulation; through the file where that does not work.
+# emulation; through the file where that does not work. An image in memory is read from there, and
+# written past the page cache, which would take as much memory again.
 copy_image() {
     local device=$1 size block
-    size=$(stat -c %s /medium/goldimg/root.img)
+    if [ -z "$medium_disk" ]; then
+        tool dd if=/media/root.img of="$device" bs=4M oflag=direct conv=fsync
+        return
+    fi
+    size=$(stat -c %s "$IMAGE")
     block=$(first_block /media/root.img)
     if [ -n "$block" ] && tool dd if="/dev/$medium_disk" of="$device" bs=4M count="$size" \
         skip=$((block * 2048)) iflag=direct,fullblock,skip_bytes,count_bytes oflag=direct conv=fsync; then
@@ -276,7 +242,7 @@ mount_volume() {
     if [ -n "$(ls -A "$TARGET$mount")" ]; then
         step "mounting $mount" mount -t "$fs" "$device" /tmp/volume
         cp -a "$TARGET$mount/." /tmp/volume/ || fail "moving $mount to its own file system"
-        find "${TARGET:?}$mount" -mindepth 1 -delete
+        find "${TARGET:?}$mount" -mindepth 1 -maxdepth 1 -exec rm -rf {} + || fail "emptying $mount below its own file system"
         umount /tmp/volume
     fi
     step "mounting $mount" mount -t "$fs" "$device" "$TARGET$mount"
@@ -289,7 +255,7 @@ $(awk -F '|' '$3 == "/"' "$KS/volumes")
 EOF
     write_root "$fs" "$device"
     # parents before children
-    awk -F '|' '$3 != "/"' "$KS/volumes" | sort -t '|' -k 3 >"$KS/others"
+    awk -F '|' '$3 != "/"' "$KS/volumes" | sort -t '|' -k 3,3 >"$KS/others"
     while IFS='|' read -r fs device mount options; do
         case $fs in pv | biosboot) continue ;; esac
         format_volume "$fs" "$device"
@@ -320,6 +286,7 @@ unmount_all() {
     awk '{print $2}' /proc/mounts | grep "^$TARGET" | sort -r | while read -r place; do
         umount "$place" 2>/dev/null || umount -l "$place"
     done
-    [ ! -s "$KS/volgroups" ] || lvm vgchange -an >>"$LOG" 2>&1
+    # gone with the medium where that was ejected; nothing is mounted any more either way
+    [ ! -s "$KS/volgroups" ] || [ ! -x /src/usr/sbin/lvm ] || lvm vgchange -an >>"$LOG" 2>&1
     sync
 }

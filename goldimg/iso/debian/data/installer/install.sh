@@ -1,17 +1,23 @@
 # shellcheck shell=dash disable=SC1091,SC2154
 # The install itself, stage by stage. Sourced by init, after the kickstart was fetched.
 
-parse_kickstart() {
+# Reads the kickstart into the tables of $KS. Once for its problems, before any script runs; where
+# a %pre writes files that it includes, once more with these.
+parse_kickstart() { # "", or expand=1
+    rm -rf "$KS"
     mkdir -p "$KS"
-    if ! awk -v out="$KS" -f /installer/parse.awk /tmp/ks.cfg; then
+    if ! awk -v out="$KS" ${1:+-v "$1"} -f /installer/parse.awk -f /installer/commands.awk "$KICKSTART"; then
         while IFS= read -r line; do say "kickstart, $line"; done <"$KS/errors"
         fail "the kickstart has $(wc -l <"$KS/errors") problem(s): $(head -n 1 "$KS/errors")"
     fi
-    for name in append clear clear_drives disklabel final hostname ignored keyboard lang only_use \
-        reqpart rootpw rootpw_mode timeout timezone url; do
+    for name in append boot_drive clear clear_drives disklabel eject final hostname ignored keyboard \
+        lang ntp ntp_off only_use proxy reqpart rootpw rootpw_mode timeout timezone url; do
         eval "KS_$name="
     done
     . "$KS/scalars.sh"
+}
+
+show_notes() {
     while IFS= read -r line; do say "note: $line"; done <"$KS/notes"
 }
 
@@ -40,21 +46,44 @@ run_scripts() {
 }
 
 open_image() {
-    step "opening the image" mount -t ext4 -o ro,loop,noload /medium/goldimg/root.img /src
+    [ -z "$REPO" ] || fetch_image
+    step "opening the image" mount -t ext4 -o ro,loop,noload "$IMAGE" /src
     mount -o bind /proc /src/proc
     mount -o bind /sys /src/sys
     mount -o bind /dev /src/dev
     mount -t tmpfs run /src/run
     mount -t tmpfs tmp /src/tmp
-    mount -o bind /medium/goldimg /src/media
+    mount -o bind "${IMAGE%/*}" /src/media
+}
+
+# EJECT on the command line, or 'reboot --eject'. The kernel refuses while the disc is in use, so the
+# image on it goes first; the tool is the installed system's.
+eject_disc() {
+    local place device=${medium_disk:-sr0}
+    [ -n "$KS_eject" ] || has_flag EJECT || return 0
+    case $device in sr*) ;; *) device=sr0 ;; esac
+    [ -b "/dev/$device" ] || { say "no CD or DVD to eject"; return 0; }
+    for place in media tmp run dev sys proc; do umount "/src/$place" 2>/dev/null; done
+    umount /src 2>/dev/null
+    umount /medium 2>/dev/null
+    # CDROMEJECT of linux/cdrom.h; perl-base is essential, the package eject is not
+    # shellcheck disable=SC2016
+    if inside perl -MFcntl -e 'sysopen(my $disc, $ARGV[0], O_RDONLY | O_NONBLOCK) or die "$!\n";
+        ioctl($disc, 0x5309, 0) or die "$!\n"' "/dev/$device" >>"$LOG" 2>&1; then
+        say "ejected /dev/$device"
+    else
+        say "could not eject /dev/$device: $(tail -n 1 "$LOG")"
+    fi
 }
 
 finish() {
     cp "$LOG" "$TARGET/var/log/goldimg-install.log"
     leave_target
-    unmount_all
-    report "done"
+    report_last "done"
     say "done: ${KS_final:-reboot}"
+    eject_disc
+    unmount_all
+    flush_syslog
     case ${KS_final:-reboot} in
         halt) halt -f ;;
         poweroff) poweroff -f ;;
@@ -65,7 +94,10 @@ finish() {
 report started
 parse_kickstart
 umask 022
+report pre
 run_scripts pre
+[ ! -s "$KS/includes" ] || parse_kickstart expand=1
+show_notes
 open_image
 report partitioning
 choose_disk
@@ -80,6 +112,7 @@ report packages
 say "configuring"
 set_names
 set_locale
+set_time
 set_network
 set_sources
 set_accounts

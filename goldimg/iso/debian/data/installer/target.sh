@@ -57,41 +57,18 @@ set_locale() {
         "${KS_keyboard:-us}" >"$TARGET/etc/default/keyboard"
 }
 
-prefix_of() { # 255.255.255.0 -> 24
-    local bits=0 octet
-    for octet in $(echo "$1" | tr . ' '); do
-        while [ "$octet" -gt 0 ]; do
-            bits=$((bits + octet % 2))
-            octet=$((octet / 2))
-        done
-    done
-    echo "$bits"
-}
-
-# One file of systemd-networkd for each 'network' line; DHCP on whatever card where there is none.
-set_network() {
-    local proto device ip netmask gateway servers noipv6 onboot number=10 match server
-    [ -s "$KS/networks" ] || echo 'dhcp|||||||' >"$KS/networks"
-    while IFS='|' read -r proto device ip netmask gateway servers noipv6 onboot; do
-        case $onboot in no | off | 0) continue ;; esac
-        # A card's name changes with the hypervisor's bus: only a static address is bound to one.
-        match="Name=en* eth*"
-        case $proto-$device in
-            *-??:??:??:??:??:??) match="MACAddress=$device" ;;
-            static-link | static-bootif | static-) ;;
-            static-*) match="Name=$device" ;;
-        esac
-        {
-            printf '[Match]\n%s\n\n[Network]\n' "$match"
-            if [ "$proto" = dhcp ]; then echo "DHCP=yes"; else echo "Address=$ip/$(prefix_of "$netmask")"; fi
-            [ -z "$gateway" ] || echo "Gateway=$gateway"
-            for server in $servers; do echo "DNS=$server"; done
-            [ -z "$noipv6" ] || printf 'IPv6AcceptRA=no\nLinkLocalAddressing=no\n'
-            # The machine-id differs at each first boot; a lease should follow the card.
-            [ "$proto" != dhcp ] || printf '\n[DHCPv4]\nClientIdentifier=mac\n'
-        } >"$TARGET/etc/systemd/network/$number-goldimg.network"
-        number=$((number + 10))
-    done <"$KS/networks"
+# Servers of systemd-timesyncd, which the image may not have.
+set_time() {
+    local unit=systemd-timesyncd.service
+    [ -n "$KS_ntp$KS_ntp_off" ] || return 0
+    if [ ! -e "$TARGET/lib/systemd/system/$unit" ]; then
+        [ -z "$KS_ntp" ] || say "note: no systemd-timesyncd in the image, so the time servers are ignored"
+        return 0
+    fi
+    [ -z "$KS_ntp_off" ] || step "disabling $unit" inside systemctl disable "$unit"
+    [ -n "$KS_ntp" ] || return 0
+    mkdir -p "$TARGET/etc/systemd/timesyncd.conf.d"
+    printf '[Time]\nNTP=%s\n' "$KS_ntp" >"$TARGET/etc/systemd/timesyncd.conf.d/goldimg.conf"
 }
 
 set_password() { # user mode value: never in a process list, never in the log
@@ -128,13 +105,27 @@ set_accounts() {
     done <"$KS/sshkeys"
 }
 
+# 'url --proxy' is for everything, 'repo --proxy' for that repository's host:
+# https://manpages.debian.org/bookworm/apt/apt-transport-http.1.en.html
+write_proxies() {
+    local name url proxy host
+    [ -z "$KS_proxy" ] || printf 'Acquire::http::Proxy "%s";\nAcquire::https::Proxy "%s";\n' "$KS_proxy" "$KS_proxy"
+    while IFS='|' read -r name url proxy; do
+        host=${url#*://}
+        host=${host%%[/:]*}
+        [ -z "$proxy" ] || printf 'Acquire::%s::Proxy::%s "%s";\n' "${url%%:*}" "$host" "$proxy"
+    done <"$KS/repos"
+}
+
 # The image names the mirrors it was made from; 'url' and 'repo --name=security' replace them.
 set_sources() {
     local name url list=$TARGET/etc/apt/sources.list
+    write_proxies >"$KS/proxies"
+    [ ! -s "$KS/proxies" ] || cp "$KS/proxies" "$TARGET/etc/apt/apt.conf.d/90goldimg-proxy"
     if [ -n "$KS_url" ]; then
         sed -i "/-security /!s#^\(deb \(\[[^]]*\] \)\?\)[^ ]*#\1${KS_url%/}#" "$list"
     fi
-    while IFS='|' read -r name url; do
+    while IFS='|' read -r name url _; do
         if [ "$name" = security ]; then
             sed -i "/-security /s#^\(deb \(\[[^]]*\] \)\?\)[^ ]*#\1${url%/}#" "$list"
         else
