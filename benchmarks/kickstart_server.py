@@ -157,7 +157,7 @@ def arm(service: Service, names: list[str]) -> dict[str, str]:
         service.store.arm(
             name, build=f"metal/{name}", os_name=OS, root_hash=secret, expires=time.time() + 3600
         )
-        token = service.desk._token(service.store.host(name), "fetch")
+        token = service.desk.token(service.store.host(name), "fetch")
         paths[name] = f"/ks/metal/{name}?token={token}"
     return paths
 
@@ -260,7 +260,7 @@ class Rack:
     async def install(self, at: int, name: str) -> None:
         await asyncio.sleep(ARGUMENTS.ramp * at / len(self.paths))
         mac = f"52:54:00:00:{at >> 8:02x}:{at & 255:02x}"
-        report = f"/report/metal/{name}/{self.service.desk._token(self.record(name), 'report')}"
+        report = f"/report/metal/{name}/{self.service.desk.token(self.record(name), 'report')}"
         try:
             await self.timed("GET", f"/netboot/ipxe?mac={mac}")
             await self.ask("GET", f"/tree/{OS}/images/pxeboot/vmlinuz")

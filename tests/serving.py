@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ class Served:
     def tokens(self, name: str = "node01") -> tuple[str, str]:
         """The tokens to fetch and to report with."""
         record = self.service.store.host(name)
-        token = self.service.desk._token
+        token = self.service.desk.token
         return token(record, "fetch"), token(record, "report")
 
     def secrets(self) -> list[bytes]:
@@ -171,12 +171,17 @@ class Running:
     process: subprocess.Popen[bytes]
     log: Path
     admin: str
+    ca: Path | None = None
+
+    @property
+    def verify(self) -> bool | str:
+        return str(self.ca) if self.ca else True
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        return requests.get(self.url + path, timeout=20, **options)
+        return requests.get(self.url + path, timeout=20, verify=self.verify, **options)
 
     def post(self, path: str, **options: Any) -> requests.Response:
-        return requests.post(self.url + path, timeout=20, **options)
+        return requests.post(self.url + path, timeout=20, verify=self.verify, **options)
 
     @property
     def bearer(self) -> dict[str, str]:
@@ -185,9 +190,9 @@ class Running:
 
 @contextlib.contextmanager
 def gunicorn(
-    path: Path, *, variables: Sequence[str] = (), env: Mapping[str, str] | None = None, **serve: Any
+    path: Path, *, env: Mapping[str, str] | None = None, ca: Path | None = None, **serve: Any
 ) -> Iterator[Running]:
-    """The site of `path` served by gunicorn, on a free port of 127.0.0.1."""
+    """The site of `path` served by gunicorn, on a free port of 127.0.0.1. `ca` signs for it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     site = make_site(path, port=port, **serve)
@@ -222,6 +227,7 @@ def gunicorn(
             process=process,
             log=log,
             admin=service.admin,
+            ca=ca,
         )
         _wait(running)
         yield running

@@ -67,7 +67,7 @@ def arm(service: Service, name: str = "node01", seconds: float = 3600) -> None:
 
 
 def token_of(service: Service, name: str = "node01") -> str:
-    return service.desk._token(service.store.host(name), "fetch")
+    return service.desk.token(service.store.host(name), "fetch")
 
 
 def text_of(service: Service, **ask: object) -> tuple[int, str]:
@@ -319,7 +319,7 @@ def test_an_installed_host_is_not_installed_again(site: Path) -> None:
     text_of(service, build="metal/node01", token=token, address=NEAR)
     # Another start while it installs, or after it, begins nothing.
     assert service.desk.boot([MAC], "", NEAR).action == "local"
-    report = service.desk._token(service.store.host("node01"), "report")
+    report = service.desk.token(service.store.host("node01"), "report")
     assert service.desk.report("node01", report, "done", "")
     assert service.desk.boot([MAC], "", NEAR).action == "local"
     assert service.desk.boots() == {}
@@ -426,7 +426,7 @@ def test_unknown_machines_are_installed_once_where_the_site_says_so(site: Path) 
     name = "mac-" + OTHER.replace(":", "")
     token = token_of(service, name)
     assert text_of(service, build=f"metal/{name}", token=token, address=NEAR)[0] == 200
-    service.desk.report(name, service.desk._token(service.store.host(name), "report"), "done", "")
+    service.desk.report(name, service.desk.token(service.store.host(name), "report"), "done", "")
     assert service.desk.boot([OTHER], "", NEAR).action == "local"
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import socket
+import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -23,7 +27,7 @@ from goldimg.serve.front import KS_ROUTES
 from goldimg.serve.limits import Buckets, Counters
 from goldimg.serve.openapi import ROUTES
 from goldimg.serve.sessions import COOKIE, LASTS, Sessions
-from goldimg.serve.shown import ago, redacted, span
+from goldimg.serve.shown import STUCK, ago, redacted, span
 from goldimg.serve.store import State
 from tests.serving import FILES, HASH, MAC, OS, Running, Served, gunicorn, served
 from tests.support import needs
@@ -594,6 +598,22 @@ def test_a_preview_has_no_secrets_and_needs_no_arming(shared: Served) -> None:
     assert wrong.status_code == 404
 
 
+def test_an_install_that_has_gone_silent_is_pointed_out(site: Served) -> None:
+    site.arm()
+    fetch, report = site.tokens()
+    site.client().get(f"/ks/metal/node01?os={OS}&token={fetch}")
+    site.client().post(f"/report/metal/node01/{report}/packages", data=b"package 7 of 300")
+    pages = site.logged_in()
+    assert "package 7 of 300" in pages.get("/").text
+    assert "last word" not in pages.get("/").text
+    store = site.service.store
+    store.clock = lambda: time.time() + STUCK + 60
+    assert "last word" in pages.get("/").text
+    assert "has said nothing since" in pages.get("/hosts/node01").text
+    site.client().post(f"/report/metal/node01/{report}/post", data=b"")
+    assert "last word" not in pages.get("/").text
+
+
 def test_a_page_finds_hosts_by_what_is_known_of_them(shared: Served) -> None:
     client = shared.logged_in()
     for query, found in (
@@ -654,11 +674,11 @@ def test_a_bucket_fills_again_and_the_table_never_grows() -> None:
 
 
 def test_workers_share_one_limit_and_one_count() -> None:
-    import os
-
     buckets, counters = Buckets(60, burst=3), Counters(["/a", "other"], ["200", "other"])
     for number in (1, 2):
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
+            child = os.fork()
         if not child:
             counters.begin(number)
             buckets.take("10.0.0.1")
@@ -695,6 +715,24 @@ def test_times_are_told_as_people_tell_them() -> None:
     ]  # fmt: skip
     assert (ago(0, 10), ago(10, 10), ago(5, 10), ago(70, 10)) == ("", "now", "5 s ago", "in 1 min")
     assert redacted("$6$salt$" + "x" * 86 + " a") == "(hash) a"
+
+
+def test_a_fault_of_ours_is_logged_with_its_place_and_without_the_request(
+    site: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.service.store.close()
+    site.service.store.path.write_bytes(b"no database" * 1000)
+    for path in (
+        f"/ks/metal/node01?os={OS}&token=t0psecret",
+        "/api/v1/hosts/t0psecret",
+        "/healthz",
+    ):
+        answer = site.client().get(path, headers=site.bearer)
+        assert answer.status_code in (500, 503)
+        assert b"Traceback" not in answer.data
+        assert b"sqlite" not in answer.data.lower()
+    assert re.search(r"a request failed: DatabaseError at \w+\.py:\d+", caplog.text)
+    assert "t0psecret" not in caplog.text
 
 
 # --- gunicorn ----------------------------------------------------------------------------------
@@ -790,3 +828,24 @@ def test_counts_are_those_of_all_workers(running: Running) -> None:
     for thread in threads:
         thread.join()
     assert count() == before + 20
+
+
+def test_a_site_with_a_certificate_is_served_over_tls(tmp_path: Path) -> None:
+    needs("xorriso", "ksvalidator", "openssl")
+    key, certificate = tmp_path / "site.key", tmp_path / "site.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-days", "2", "-keyout", key, "-out", certificate, *subject],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    files: dict[str, Any] = {"tls_certificate": certificate, "tls_key": key}
+    with gunicorn(tmp_path / "site", ca=certificate, workers=1, **files) as running:
+        assert running.url.startswith("https://")
+        answer = running.get(f"/ks.php?build=virtual/aws&os={OS}")
+        assert answer.status_code == 200
+        initrd = running.get(f"/tree/{OS}/images/pxeboot/initrd.img").content
+        assert initrd == FILES["images/pxeboot/initrd.img"]
+        page = running.post("/login", data={"token": running.admin}, allow_redirects=False)
+        assert "; Secure" in page.headers["Set-Cookie"]
+        assert b"https://127.0.0.1" in running.get("/boot.ipxe").content

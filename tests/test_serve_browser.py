@@ -103,7 +103,8 @@ def stayed(browser: Browser) -> bool:
 
 
 def complaints(browser: Browser) -> list[str]:
-    return [it["message"] for it in browser.get_log("browser") if it["level"] == "SEVERE"]
+    said = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    return [it["message"] for it in said if it["level"] == "SEVERE"]
 
 
 def test_a_wrong_token_is_told_and_the_right_one_leads_to_the_page_asked_for(
@@ -130,20 +131,22 @@ def test_a_host_is_followed_through_its_install_without_a_reload(
     wait(lambda: "armed" in row(browser, "node01"))
     assert "expires in 23 h 59 min" in row(browser, "node01")
     record = service.store.host("node01")
-    fetch = service.desk._token(record, "fetch")
-    report = service.desk._token(record, "report")
+    fetch = service.desk.token(record, "fetch")
+    report = service.desk.token(record, "report")
     assert running.get(f"/ks/metal/node01?os={OS}&token={fetch}").status_code == 200
     wait(lambda: "kickstart fetched" in row(browser, "node01"))
     for stage in ("started", "partitioning", "packages"):
         answer = running.post(f"/report/metal/node01/{report}/{stage}", data=f"now {stage}\n")
         assert answer.status_code == 200
     wait(lambda: "installing\npackages" in row(browser, "node01"))
+    assert "now packages" in row(browser, "node01")
     assert browser.find_element(By.ID, "spoken").get_attribute("textContent") == (
         "node01: installing"
     )
     assert browser.find_element(By.ID, "live").text == "live"
     assert stayed(browser)
     assert complaints(browser) == []
+    picture(browser, "installing")
 
 
 def test_a_broken_definition_is_shown_with_its_place(logged_in: Browser) -> None:
@@ -157,7 +160,7 @@ def test_what_an_installer_says_is_text_and_nothing_else(
 ) -> None:
     browser = logged_in
     arm_host(service, "node02")
-    report = service.desk._token(service.store.host("node02"), "report")
+    report = service.desk.token(service.store.host("node02"), "report")
     browser.get(f"{running.url}/hosts/node02")
     mark(browser)
     for number in range(30):

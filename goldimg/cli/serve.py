@@ -55,7 +55,12 @@ def serve_command(
         for problem in service.catalogue.view().all_problems():
             click.echo(f"warning: {problem}", err=True)
     server = Server(
-        service=service, variables=chosen, environ=os.environ, say=say, with_netboot=netboot
+        service=service,
+        variables=chosen,
+        environ=os.environ,
+        say=say,
+        with_netboot=netboot,
+        is_verbose=context.obj["verbose"],
     )
     try:
         server.run()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, m
 
 from goldimg.config.fields import (
     AbsolutePath,
+    BootOptions,
     Checksum,
     Fault,
     Keyboard,
@@ -89,6 +90,12 @@ class SiteFile(_Written):
     cpus: int = Field(default=1, ge=1, le=64)
     builder: dict[Word, Builder] = {}
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    firmware: Firmware = "bios"
+    boot_options: BootOptions = ()  # of the installer's kernel
+    guest_additions: Literal["disable", "upload", "attach"] = "disable"  # VirtualBox's own
+    hardware_version: int = Field(default=11, ge=4, le=99)  # VMware's
+    vmx_data: dict[Text, Text] = {}
+    vmx_data_post: dict[Text, Text] = {}
     warm_layers: bool = True  # under emulation: layers go on from the base's running guest
     ks_port: int = Field(default=0, ge=0, le=65535)  # 0: a free one
     cache_dir: Text | None = None
@@ -157,6 +164,8 @@ class OsFile(_Written):
     python: Annotated[str, matching(r"[23]\.[0-9]{1,2}", 'must be such as "3.9"')]
     sftp_server: AbsolutePath
     guest_os: dict[Word, Word] = {}
+    firmware: Firmware | None = None  # else the site's
+    boot_options: BootOptions = ()  # beside the site's
 
     @model_validator(mode="after")
     def _is_complete(self) -> "OsFile":
@@ -201,12 +210,30 @@ class Settings:
         return self.os.os_version.split(".")[0]
 
     @property
+    def firmware(self) -> Firmware:
+        """What build VMs start by, and so what the images need to start."""
+        return self.os.firmware or self.site.firmware
+
+    @property
+    def boot_options(self) -> tuple[str, ...]:
+        """Kernel arguments of the installer, the site's first, each once."""
+        return tuple(dict.fromkeys([*self.site.boot_options, *self.os.boot_options]))
+
+    @property
     def iso_file(self) -> str | None:
         """The ISO's file name, with its suffix."""
         if self.os.iso is None:
             return self.iso_path.name if self.iso_path else None
         name = self.os.iso.partition("?")[0].rpartition("/")[2]
         return name if name.endswith(".iso") else f"{name}.iso"
+
+    @property
+    def netboot_files(self) -> NetbootFiles | None:
+        """What machines load over the network; None where the ISO has nothing for that.
+
+        The kernel and initrd of a Debian netinst ISO want the medium that they came on.
+        """
+        return None if self.os.installer.kind == "debian-installer" else self.os.netboot
 
     def iso_urls(self) -> tuple[str, ...]:
         """Where the ISO may be fetched, in the order to try."""
@@ -240,7 +267,7 @@ class Settings:
         keys = self.os.boot.bios if firmware == "bios" else self.os.boot.efi
         if keys is None:
             raise self._problem("boot.efi", "is needed to build for EFI")
-        return keys.format(ks_url=ks_url)
+        return keys.format(ks_url=" ".join([ks_url, *self.boot_options]))
 
     def packer_os(self) -> dict[str, Any]:
         """The OS file for playbooks (`packer_os`), with defaults filled in. It holds no secret."""

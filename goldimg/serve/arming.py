@@ -56,7 +56,7 @@ def arm_host(
         ),
     )
     view.check(text, host.build, chosen)
-    if settings.os.netboot is not None:
+    if settings.netboot_files is not None:
         _have_iso(service, settings, service.runner, events)
     seconds = expires or view.site_file.serve.arm_expires
     password = settings.root_pass

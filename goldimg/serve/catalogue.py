@@ -23,7 +23,7 @@ from goldimg.kickstart.model import Options, builds, load_options
 from goldimg.kickstart.target import Target, find_mirrors, make_target
 from goldimg.project import Site
 from goldimg.run import Runner
-from goldimg.serve.hosts import Host, load_hosts
+from goldimg.serve.hosts import Host, Kept, load_hosts
 
 LOOK_AGAIN = 1.0  # seconds
 T = TypeVar("T")
@@ -53,9 +53,7 @@ class View:
         """The settings of one OS; ConfigError or UsageError for one that cannot be used."""
 
         def load() -> Settings:
-            return load_settings(
-                self.site, os_name, variables=self.variables, environ=self.environ
-            )
+            return load_settings(self.site, os_name, variables=self.variables, environ=self.environ)
 
         return self._keep(("settings", os_name), load)
 
@@ -127,14 +125,21 @@ class View:
                     self._kept[key] = error
             found = self._kept[key]
         if isinstance(found, GoldimgError):
-            raise found
+            raise found.with_traceback(None)  # else it would grow with each request
         return found  # type: ignore[return-value]
 
 
 def read_view(
-    site: Site, environ: Mapping[str, str], runner: Runner, variables: Sequence[str] = ()
+    site: Site,
+    environ: Mapping[str, str],
+    runner: Runner,
+    variables: Sequence[str] = (),
+    kept: Kept | None = None,
 ) -> View:
-    """The site as it is now. ConfigError where the site file itself is wrong."""
+    """The site as it is now. ConfigError where the site file itself is wrong.
+
+    `kept` holds the hosts of the last reading, for those whose files have not changed.
+    """
     site_file, _ = load_site(site, variables=variables)
     problems: list[Problem] = []
     oses = list_oses(site)
@@ -151,7 +156,7 @@ def read_view(
     return View(
         site=site,
         site_file=site_file,
-        hosts=load_hosts(site),
+        hosts=load_hosts(site, kept),
         builds=builds(site.kickstart),
         oses=tuple(oses),
         problems=tuple(dict.fromkeys(problems)),
@@ -178,14 +183,21 @@ class Catalogue:
         self._variables = tuple(variables)
         self._lock = threading.Lock()
         self._marks = self._look()
-        self._view = read_view(site, environ, runner, self._variables)
+        self._kept: Kept = {}
+        self._view = self._read()
+        self._own = self._view.problems
         self._next = clock() + LOOK_AGAIN
 
     def view(self) -> View:
-        """The site's files as they were a second ago at most."""
-        if self._clock() >= self._next:
-            with self._lock:
+        """The site's files as they were a second ago at most.
+
+        While one thread reads what has changed, the others are given what was before.
+        """
+        if self._clock() >= self._next and self._lock.acquire(blocking=False):
+            try:
                 self._refresh()
+            finally:
+                self._lock.release()
         return self._view
 
     def _refresh(self) -> None:
@@ -197,9 +209,13 @@ class Catalogue:
             return
         self._marks = marks
         try:
-            self._view = read_view(self.site, self._environ, self._runner, self._variables)
+            self._view = self._read()
+            self._own = self._view.problems
         except ConfigError as error:
-            self._view.problems = tuple(dict.fromkeys((*error.problems, *self._view.problems)))
+            self._view.problems = tuple(dict.fromkeys((*error.problems, *self._own)))
+
+    def _read(self) -> View:
+        return read_view(self.site, self._environ, self._runner, self._variables, self._kept)
 
     def _look(self) -> tuple[tuple[str, int, int], ...]:
         found = []

@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Literal
 
-from goldimg.config.models import Settings
 from goldimg.errors import GoldimgError
 from goldimg.kickstart.answer import boot_words
 from goldimg.kickstart.server import STAGES
 from goldimg.netboot import Boot, Entry
 from goldimg.serve.catalogue import Catalogue, View
+from goldimg.serve.entries import MAC_NAME, by_hand, host_of, macs_of, make_entry
 from goldimg.serve.hosts import Host, identify
-from goldimg.serve.store import UNDER_WAY, Record, Store
+from goldimg.serve.store import UNDER_WAY, WAITING, Record, Store
 from goldimg.serve.tokens import build_token, check_build_token, digest_of, host_token, same
-
-MAC_NAME = "mac-"  # begins the names of hosts that no file describes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +122,7 @@ class Desk:
         if host.problems:
             return _no(409, f"the definition of {name} is wrong: see 'goldimg host list'")
         is_open = self.may_fetch(view, record)
-        if ask.token and not same(ask.token, self._token(record, "fetch")):
+        if ask.token and not same(ask.token, self.token(record, "fetch")):
             return _no(403, "the token is wrong or has expired")
         if ask.token and not is_open:
             return _no(403, f"{name} is {record.state}: the token has expired")
@@ -149,13 +147,13 @@ class Desk:
             return self.armed_text(view, host, record)
 
         text = view.keep_text((host.name, repr(record.armed)), make)
-        if not ask.is_head:
+        if not ask.is_head and record.state in WAITING:
             self.store.fetched(host.name, ask.address)
         return Answer(status=200, text=text)
 
     def armed_text(self, view: View, host: Host, record: Record) -> str:
         """The kickstart of an armed host, with what it alone may have."""
-        report = f"{self.url}/report/metal/{host.name}/{self._token(record, 'report')}"
+        report = f"{self.url}/report/metal/{host.name}/{self.token(record, 'report')}"
         secrets = {
             "root_hash": record.root_hash,
             "report_url": report,
@@ -239,7 +237,7 @@ class Desk:
             host = host_of(view, name, record)
             if host is None or not self.may_install(view, host, record):
                 continue
-            for mac in host.mac or ((_mac_of(name),) if name.startswith(MAC_NAME) else ()):
+            for mac in macs_of(host):
                 entry = self._entry(view, host, record, mac)
                 if entry is not None:
                     note = f"{name} is installed with {record.os}"
@@ -254,10 +252,17 @@ class Desk:
         entries = []
         for os_name in self.store.isos():
             if os_name in view.oses:
-                url = self.ks_url("metal/", os_name).partition("?")[0]
-                entry = self._loaded(view, os_name, url, "", f"Install {os_name} by hand")
+                url = f"{self.url}/ks"
+                entry = make_entry(
+                    view.settings(os_name),
+                    view.site_file.serve,
+                    self.url,
+                    ks_url=url,
+                    mac="",
+                    title=f"Install {os_name} by hand",
+                )
                 if entry is not None:
-                    entries.append(_by_hand(entry, url))
+                    entries.append(by_hand(entry, url))
         return Boot(action="menu", note="this machine is not known here", entries=tuple(entries))
 
     def _stranger(self, view: View, macs: Sequence[str], is_head: bool) -> str | None:
@@ -278,26 +283,15 @@ class Desk:
         return name
 
     def _entry(self, view: View, host: Host, record: Record, mac: str) -> Entry | None:
-        url = self.ks_url(f"metal/{host.name}", record.os, self._token(record, "fetch"))
-        return self._loaded(view, record.os, url, mac, f"Install {record.os} on {host.name}")
-
-    def _loaded(self, view: View, os_name: str, ks_url: str, mac: str, title: str) -> Entry | None:
-        settings = view.settings(os_name)
-        files = settings.os.netboot
-        if files is None or os_name not in self.store.isos():
+        if record.os not in self.store.isos():
             return None
-        bootif = f"01-{mac.replace(':', '-')}" if mac else ""
-        words = files.arguments.format(
-            ks_url=ks_url, tree_url=self.tree_url(view, settings), bootif=bootif
-        ).split()
-        # A machine known by its serial number has no MAC address to name.
-        arguments = tuple(word for word in words if not word.endswith("="))
-        return Entry(
-            title=title,
-            os=os_name,
-            kernel=files.kernel,
-            initrd=files.initrd,
-            arguments=arguments,
+        return make_entry(
+            view.settings(record.os),
+            view.site_file.serve,
+            self.url,
+            ks_url=self.ks_url(f"metal/{host.name}", record.os, self.token(record, "fetch")),
+            mac=mac,
+            title=f"Install {record.os} on {host.name}",
         )
 
     def manual_arguments(self, view: View, host: Host, record: Record) -> str:
@@ -306,16 +300,9 @@ class Desk:
         It holds the token, so it is as secret as the kickstart.
         """
         settings = view.settings(record.os)
-        url = self.ks_url(f"metal/{host.name}", record.os, self._token(record, "fetch"))
+        url = self.ks_url(f"metal/{host.name}", record.os, self.token(record, "fetch"))
         options = view.options(host.build, record.os)
         return " ".join(boot_words(settings, options, url, host.name))
-
-    def tree_url(self, view: View, settings: Settings) -> str:
-        """Where the installer finds its second stage: the ISO's tree here, or the mirror."""
-        is_ours = settings.os.installer.kind == "debian-packages"
-        if is_ours or view.site_file.serve.repository == "iso":
-            return f"{self.url}/tree/{settings.name}"
-        return settings.repo_url() or f"{self.url}/tree/{settings.name}"
 
     # --- reports -----------------------------------------------------------------------------
 
@@ -327,39 +314,15 @@ class Desk:
         record = self.store.host(name)
         if not record.armed or stage not in STAGES:
             return False
-        if not same(token, self._token(record, "report")):
+        if not same(token, self.token(record, "report")):
             return False
         self.store.log(name, message.splitlines())
         self.store.stage(name, stage, message)
         return True
 
-    def _token(self, record: Record, kind: Literal["fetch", "report"]) -> str:
+    def token(self, record: Record, kind: Literal["fetch", "report"]) -> str:
+        """The token of a host's last arming: a secret."""
         return host_token(self._secret, record.name, record.armed, kind)
-
-
-def host_of(view: View, name: str, record: Record) -> Host | None:
-    """What a host is installed by: its own file, or the one for unknown machines."""
-    if name in view.hosts:
-        return view.hosts[name]
-    build = view.site_file.serve.netboot.unknown_build
-    if name.startswith(MAC_NAME) and record.armed and record.build == build and build:
-        common = view.hosts.get(build.partition("/")[2])
-        if common is not None:
-            return Host(name=name, options=common.options, problems=common.problems, via=build)
-    return None
-
-
-def _mac_of(name: str) -> str:
-    digits = name.removeprefix(MAC_NAME)
-    return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
-
-
-def _by_hand(entry: Entry, url: str) -> Entry:
-    """The same installer without a kickstart: a person answers its questions."""
-    kept = tuple(word for word in entry.arguments if url not in word)
-    return Entry(
-        title=entry.title, os=entry.os, kernel=entry.kernel, initrd=entry.initrd, arguments=kept
-    )
 
 
 def _no(status: int, text: str) -> Answer:

@@ -35,14 +35,26 @@ class Host:
         return self.via or f"{KIND}/{self.name}"
 
 
-def load_hosts(site: Site) -> dict[str, Host]:
+Kept = dict[str, tuple[object, Host]]
+
+
+def load_hosts(site: Site, kept: Kept | None = None) -> dict[str, Host]:
     """Every host that has a file. A wrong file makes a host with problems, and hides no other.
+
+    With `kept`, which is filled for the next time, only files that have changed are read again.
 
     Two hosts with one MAC address or serial number both have a problem: a machine that could be
     either must be neither.
     """
     oses = list_oses(site)
-    hosts = {name: _load(site, name, oses) for name in host_names(site)}
+    hosts = {}
+    kept = {} if kept is None else kept
+    common = (oses, [_mark(site, f"{name}.yml") for name in ("defaults", f"{KIND}/defaults")])
+    for name in host_names(site):
+        mark = (common, _mark(site, f"{KIND}/{name}.yml"))
+        if name not in kept or kept[name][0] != mark:
+            kept[name] = (mark, _load(site, name, oses))
+        hosts[name] = kept[name][1]
     for key in ("mac", "serial"):
         for value, names in _owners(hosts.values(), key).items():
             if len(names) > 1:
@@ -139,6 +151,14 @@ def _load(site: Site, name: str, oses: Sequence[str]) -> Host:
         problem = _problem(site, name, "os", "no such operating system", closest(options.os, oses))
         return _with(host, problem)
     return host
+
+
+def _mark(site: Site, relative: str) -> tuple[int, int, int] | None:
+    try:
+        found = (site.kickstart / "builds" / relative).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _owners(hosts: Iterable[Host], key: str) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 
 from goldimg.errors import GoldimgError
-from goldimg.events import Event
+from goldimg.events import SILENT, Event
 from goldimg.serve.store import Store
 
 STATES = {"done": "done", "failed": "failed", "skipped": "skipped"}
@@ -24,7 +24,7 @@ class Recorder:
         self._broken = False
 
     def __call__(self, event: Event) -> None:
-        if self._broken or not event.build or event.kind == "progress":
+        if self._broken or not event.build or event.kind in SILENT:
             return
         try:
             self._record(event, self._name_of(event.build))

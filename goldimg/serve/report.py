@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 from goldimg.errors import GoldimgError
-from goldimg.serve.desk import host_of
+from goldimg.serve.entries import host_of
 from goldimg.serve.hosts import find_host
 from goldimg.serve.service import Service
 from goldimg.serve.store import UNDER_WAY, WAITING, Record

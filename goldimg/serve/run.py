@@ -6,14 +6,16 @@ else runs here. When one part ends by itself the others are stopped, and its err
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,11 +26,13 @@ from goldimg.netboot.dnsmasq import Place, config
 from goldimg.netboot.tftp import Source, TftpRoot
 from goldimg.netboot.tree import Tree
 from goldimg.project import short_directory
-from goldimg.serve.service import VARIABLES, Service
+from goldimg.serve.service import REQUEST_LOG, VARIABLES, Service, tls_files
+from goldimg.serve.shown import redacted
 from goldimg.serve.store import UNDER_WAY, State
 
 TICK = 0.5  # seconds between looks at what has changed
 GRACE = 10.0  # seconds for requests under way when the server is stopped
+LOUD = {"WARNING", "ERROR", "CRITICAL"}
 Say = Callable[[str], None]
 
 
@@ -70,11 +74,13 @@ class Server:
     environ: Mapping[str, str] = field(repr=False)
     say: Say
     with_netboot: bool = False
+    is_verbose: bool = False  # also each request, and what gunicorn says of itself
     _errors: list[BaseException] = field(default_factory=list)
 
     def run(self) -> None:
         """Serves until the runner is cancelled. Raises what ended it otherwise."""
         runner = self.service.runner
+        self._check()
         parts: list[Callable[[], None]] = [self._watch, self._web]
         if self.service.serve.syslog_port:
             parts.append(self._syslog(self._syslog_socket()))
@@ -101,16 +107,42 @@ class Server:
             self.service.runner.cancel.set()
             self.service.store.close()
 
+    def _check(self) -> None:
+        """Whether the web server can start; GoldimgError says what is in its way."""
+        site, serve = self.service.site, self.service.serve
+        for key, path in zip(("tls_certificate", "tls_key"), tls_files(site, serve), strict=True):
+            if path is not None and not os.access(path, os.R_OK):
+                problem = f"serve.{key}: {site.shown(path)} cannot be read"
+                raise GoldimgError(
+                    problem, hint="a relative path is taken from the site's directory"
+                )
+        where = f"{serve.listen}, port {serve.port}"
+        try:
+            family = socket.AF_INET6 if ":" in serve.listen else socket.AF_INET
+            socket.create_server((serve.listen, serve.port), family=family).close()
+        except OSError as error:
+            taken = f"'ss -ltnp sport = :{serve.port}' says by whom; --port names another"
+            raise GoldimgError(
+                f"cannot listen on {where}",
+                why=(error.strerror or str(error)).lower(),
+                hint=taken
+                if error.errno == errno.EADDRINUSE
+                else "name an address of this machine",
+            ) from None
+
     # --- the web server ----------------------------------------------------------------------
 
     def _web(self) -> None:
         words: list[str] = []
 
         def hear(line: str) -> None:
-            words.append(line)
+            level, text = _of_gunicorn(line)
+            words.append(text)
             del words[:-8]
-            self.say(line)
+            if self.is_verbose or level in LOUD:
+                self.say(text)
 
+        log = {REQUEST_LOG: "1"} if self.is_verbose else {}
         done = self.service.runner.run(
             [
                 *(
@@ -125,6 +157,7 @@ class Server:
             reason="serve a site",
             env={
                 **{key: text for key, text in self.environ.items() if key.startswith("GOLDIMG_")},
+                **log,
                 "GOLDIMG_SITE": str(self.service.site.root),
                 VARIABLES: "\n".join(self.variables),
             },
@@ -135,12 +168,7 @@ class Server:
         raise GoldimgError(
             f"the web server ended with exit code {done.code}",
             details=words,
-            hint=self._port_hint(),
         )
-
-    def _port_hint(self) -> str:
-        port = self.service.serve.port
-        return f"'ss -ltnp sport = :{port}' says whether the port is taken; serve.port changes it"
 
     # --- what happens, for whoever watches ---------------------------------------------------
 
@@ -189,7 +217,7 @@ class Server:
         }
         for address, texts in lines.items():
             if address in talking:
-                self.service.store.log(talking[address], texts)
+                self.service.store.log(talking[address], map(redacted, texts))
 
     # --- netboot -----------------------------------------------------------------------------
 
@@ -220,16 +248,13 @@ class Server:
 
         def configure(machines: Mapping[str, Boot]) -> None:
             tftp = self._tftp(root)
-            tftp.sync(machines, self.service.desk.unknown())
             shims = {mac: boot.entries[0].os for mac, boot in machines.items() if boot.entries}
             signed = [name for name, it in tftp.sources.items() if it.shim and it.grub]
-            daemon.configure(
-                config(
-                    serve.netboot, place, self.service.desk.url, shims, min(signed, default=None)
-                )
-            )
+            daemon.configure(config(serve.netboot, place, self.service.desk.url, shims, signed))
+            tftp.sync(machines, self.service.desk.unknown())
 
-        configure(self.service.desk.boots())
+        with suppress(ConfigError):  # one host's: _follow tells of it, the others are served
+            configure(self.service.desk.boots())
 
         def run() -> None:
             follower = threading.Thread(target=self._guard, args=(lambda: self._follow(configure),))
@@ -281,7 +306,7 @@ class Server:
         for name, iso in self.service.store.isos().items():
             if name not in view.oses or not iso.is_file():
                 continue
-            files = view.settings(name).os.netboot
+            files = view.settings(name).netboot_files
             tree = Tree.of(iso, self.service.site.cache / "trees", self.service.runner)
             has_both = files is not None and files.shim in tree.files and files.grub in tree.files
             found[name] = Source(
@@ -293,6 +318,12 @@ class Server:
 
     def _heard(self, event: Heard) -> None:
         self.say(f"netboot: {event.who} {event.text}" if event.who else f"netboot: {event.text}")
+
+
+def _of_gunicorn(line: str) -> tuple[str, str]:
+    """Level and text of a line of gunicorn's, which has a time and a process id of its own."""
+    match = re.fullmatch(r"\[[^\]]*\] \[\d+\] \[(\w+)\] (.*)", line)
+    return (match[1], match[2]) if match else ("INFO", line)
 
 
 def _received(listening: socket.socket) -> dict[str, list[str]]:

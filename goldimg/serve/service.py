@@ -16,6 +16,7 @@ from goldimg.serve.tokens import admin_token, site_secret
 
 # How `goldimg serve` hands its command line's settings to the server's processes: lines key=value.
 VARIABLES = "GOLDIMG_SERVE_VARIABLES"
+REQUEST_LOG = "GOLDIMG_REQUEST_LOG"  # set: a line for each request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,13 @@ def open_service(
         state_dir=state_dir,
         admin=admin_token(state_dir),
     )
+
+
+def tls_files(site: Site, serve: Serve) -> tuple[Path | None, Path | None]:
+    """The certificate and the key, where the site has them; a relative path is the site's."""
+    written = (serve.tls_certificate, serve.tls_key)
+    found = [site.root / Path(it).expanduser() if it else None for it in written]
+    return found[0], found[1]
 
 
 def public_url(serve: Serve) -> str:
