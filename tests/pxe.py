@@ -146,7 +146,7 @@ def _site_dhcp(made: Lab, netns: str, next_server: str | None) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    for number, seconds in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+    for number, seconds in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
         if process.poll() is not None:
             return
         process.send_signal(number)

@@ -443,10 +443,11 @@ def test_a_new_iso_brings_new_kernels(tftp: TftpRoot, tmp_path: Path) -> None:
 def test_missing_loaders_are_named_with_their_packages(tftp: TftpRoot, system: Path) -> None:
     assert tftp.missing() == []
     (system / LOADERS["pxelinux.0"][1]).unlink()
-    bare = replace(tftp, sources={})
+    bare = replace(tftp, sources={"Debian-12": Source(tree=tftp.sources["Debian-12"].tree)})
     said = "\n".join(bare.missing())
     assert "pxelinux.0 is not installed; apt-get install pxelinux" in said
-    assert "shim" in said
+    assert "the ISO of Debian-12 has none" in said
+    assert "shim" not in "\n".join(replace(tftp, sources={}).missing())  # nothing armed yet
     with pytest.raises(MissingTool):
         tftp.sync({}, LOCAL)
     https = replace(tftp, netboot=Netboot(), base_url="https://ks.example.com")
@@ -482,7 +483,7 @@ def test_dnsmasq_takes_its_configuration(
     netboot = Netboot.model_validate({**DHCP, **given, "nameservers": ["10.77.0.53"]})
     made = config(netboot, place, BASE, {MAC: "Debian-12"}, ["AlmaLinux-9", "Debian-12"])
     (tmp_path / "dnsmasq.conf").write_text(made.text)
-    made.hosts_file.write_text(made.hosts)
+    made.hosts_dir.mkdir()
     done = subprocess.run(
         ["/usr/sbin/dnsmasq", "--test", f"--conf-file={tmp_path}/dnsmasq.conf"],
         capture_output=True,
@@ -508,7 +509,7 @@ def test_a_signed_shim_goes_to_machines_of_its_own_os(place: Place) -> None:
     for mode, others in (("proxy", False), ("dhcp", True)):
         netboot = Netboot.model_validate({**DHCP, "mode": mode, "secure_boot": True})
         made = config(netboot, place, BASE, {MAC: "Debian-12"}, oses)
-        assert made.hosts == f"{MAC},set:os-Debian-12\n"
+        assert made.hosts == {MAC: f"{MAC},set:os-Debian-12"}
         assert "tag:os-Debian-12" in made.text
         assert "Debian-12/shimx64.efi" in made.text
         # A stranger's GRUB can read where its disk is only where we gave the address.
@@ -561,7 +562,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def started(tmp_path: Path, text: str = "one") -> Dnsmasq:
     made = Dnsmasq(tmp_path / "conf", "lo", tmp_path)
-    made.configure(Config(text=text, hosts="", hosts_file=tmp_path / "hosts"))
+    made.configure(Config(text=text, hosts={}, hosts_dir=tmp_path / "hosts"))
     return made
 
 
@@ -587,38 +588,34 @@ def test_crashes_are_survived_a_few_times(program: Path, tmp_path: Path) -> None
     assert {event.kind for event in events} == {"trouble"}
 
 
-def test_new_machines_are_read_and_a_new_configuration_starts_it_anew(
+def test_a_new_configuration_starts_it_anew_and_new_machines_do_not(
     program: Path, tmp_path: Path
 ) -> None:
-    script(
-        program,
-        f"trap 'echo hup >>{tmp_path}/log' HUP",
-        "trap 'exit 0' TERM",
-        f"cat {tmp_path}/conf >>{tmp_path}/log",
-        "while :; do sleep 0.05; done",
-    )
+    log, hosts = tmp_path / "log", tmp_path / "hosts"
+    script(program, "trap 'exit 0' TERM", f"cat {tmp_path}/conf >>{log}", *SLEEPING)
     runner, made = Runner(), started(tmp_path, "one\n")
     thread = threading.Thread(target=made.run, args=(runner, lambda event: None))
     thread.start()
-
-    def expect(*lines: str) -> None:
-        end = time.monotonic() + 20
-        while (tmp_path / "log").exists() is False or (
-            tmp_path / "log"
-        ).read_text().split() != list(lines):
-            assert time.monotonic() < end, (tmp_path / "log").read_text()
-            time.sleep(0.02)
-
     try:
-        expect("one")
-        hosts = Config(text="one\n", hosts="a\n", hosts_file=tmp_path / "hosts")
-        made.configure(hosts)
-        made.configure(hosts)
-        expect("one", "hup")
-        assert (tmp_path / "hosts").read_text() == "a\n"
-        made.configure(replace(hosts, text="two\n"))
-        expect("one", "hup", "two")
+        wait_for_text(log, "one\n")
+        tagged = Config(text="one\n", hosts={MAC: f"{MAC},set:os-x"}, hosts_dir=hosts)
+        made.configure(tagged)
+        assert (hosts / OWN).read_text() == f"{MAC},set:os-x\n"
+        made.configure(replace(tagged, hosts={}))
+        assert (hosts / OWN).read_text() == f"{MAC},set:no-os\n"
+        made.configure(replace(tagged, text="two\n"))
+        wait_for_text(log, "one\ntwo\n")
     finally:
         runner.cancel.set()
         thread.join(20)
     assert not thread.is_alive()
+
+
+SLEEPING = ("while :; do sleep 0.05; done",)
+
+
+def wait_for_text(path: Path, text: str) -> None:
+    end = time.monotonic() + 20
+    while not path.exists() or path.read_text() != text:
+        assert time.monotonic() < end, path.read_text()
+        time.sleep(0.02)
