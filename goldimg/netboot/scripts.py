@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from goldimg.errors import ConfigError, Problem
+from goldimg.kickstart.sandbox import Checked, sandbox, template_problem
 from goldimg.netboot import Boot, Entry
 
 MENU_SECONDS = 30
@@ -110,8 +110,11 @@ def _url(base_url: str) -> str:
 
 
 def _rendered(root: Path, name: str, **values: object) -> str:
-    template = _environment(root / "netboot").get_template(f"{name}.j2")
-    return template.render(seconds=MENU_SECONDS, **values)
+    try:
+        template = _environment(root / "netboot").get_template(f"{name}.j2")
+        return template.render(seconds=MENU_SECONDS, **values)
+    except jinja2.TemplateError as error:
+        raise ConfigError.of([template_problem(root, error)]) from None
 
 
 def _shown(text: str) -> str:
@@ -121,13 +124,6 @@ def _shown(text: str) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _environment(directory: Path) -> jinja2.Environment:
-    environment = ImmutableSandboxedEnvironment(
-        loader=jinja2.FileSystemLoader(directory),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # nothing here is HTML; values are checked above
-    )
-    environment.filters = {"join": environment.filters["join"], "shown": _shown}
-    return environment
+    # Values are checked above: none of the three languages can quote them all. What a macro makes
+    # has more than one line.
+    return sandbox(jinja2.FileSystemLoader(directory), str, {"shown": _shown, "lines": Checked})
