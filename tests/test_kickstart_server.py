@@ -16,7 +16,8 @@ import pytest
 from goldimg.errors import GoldimgError
 from goldimg.kickstart.model import load_options
 from goldimg.kickstart.render import render
-from goldimg.kickstart.server import BODY, STAGES, KickstartServer
+from goldimg.kickstart.reports import BODY, STAGES
+from goldimg.kickstart.server import KickstartServer
 from goldimg.run import Runner
 from tests.support import needs
 from tests.test_kickstart import ROOT, make_target

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from werkzeug.test import TestResponse
 
-from goldimg.kickstart.server import BODY
+from goldimg.kickstart.reports import BODY
 from goldimg.serve.app import route_of
 from goldimg.serve.client import address_of
 from goldimg.serve.front import KS_ROUTES

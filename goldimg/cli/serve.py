@@ -47,7 +47,8 @@ def serve_command(
     service = open_service(site, os.environ, new_runner(), variables=chosen)
 
     def say(line: str) -> None:
-        click.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
+        if not context.obj["quiet"]:
+            click.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
 
     if not context.obj["quiet"]:
         for line in greeting(service.desk.url, site.shown(service.state_dir / "admin-token")):

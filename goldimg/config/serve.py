@@ -102,8 +102,10 @@ class Serve(_Section):
     def _fits(self) -> "Serve":
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise Fault("tls_key", "and tls_certificate are needed together")
-        if self.url and self.url.startswith("https:") and not (
-            self.tls_certificate or self.trusted_proxies
+        if (
+            self.url
+            and self.url.startswith("https:")
+            and not (self.tls_certificate or self.trusted_proxies)
         ):
             raise Fault("url", "is https, so tls_certificate or trusted_proxies is needed")
         return self

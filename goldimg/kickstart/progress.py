@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from goldimg.errors import BuildFailed
-from goldimg.packer.driver import Story
+from goldimg.packer.story import Story
 
 # what the installer reports -> the phase that begins with it
 STAGE_PHASES = {
@@ -18,6 +18,14 @@ STAGE_PHASES = {
     "bootloader": "installing",
     "post": "installing",
     "done": "rebooting",
+}
+# what the timeline calls a stage; "started" and "done" begin a phase and need no mark
+MARKS = {
+    "pre": "%pre",
+    "partitioning": "partitioning",
+    "packages": "packages",
+    "bootloader": "boot loader",
+    "post": "%post",
 }
 
 
@@ -48,6 +56,7 @@ class InstallListener:
         stage = data.get("stage", "")
         if kind == "fetched":
             self.fetched += 1
+            self.story.is_fetched = True
             self.story.enter("kickstart fetched")
         elif kind == "failed":
             said = [line for line in data.get("message", "").splitlines() if line.strip()]
@@ -59,7 +68,8 @@ class InstallListener:
             )
         elif stage in STAGE_PHASES:
             self.story.enter(STAGE_PHASES[stage])
-            self.story.on_detail(stage)
+            if stage in MARKS:
+                self.story.mark(MARKS[stage])
 
     def abort(self) -> BuildFailed | None:
         """What the runner asks ten times a second: an error ends the install.
@@ -72,7 +82,7 @@ class InstallListener:
                 f"{self.name}: the kickstart was never fetched",
                 why="the boot menu took no keys, or the guest has no network",
                 log=self.log,
-                hint="console.log beside the log shows the guest's serial console; "
-                "headless: false in the site file shows its screen",
+                hint="failure.png beside the log is its screen, console.log its serial console; "
+                "'goldimg build --on-error keep' leaves it running",
             )
         return self.failure

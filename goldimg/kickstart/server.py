@@ -23,19 +23,8 @@ from waitress import create_server, wasyncore
 from werkzeug.exceptions import HTTPException
 
 from goldimg.errors import GoldimgError
+from goldimg.kickstart.reports import BODY, STAGES, plain, shortened
 
-STAGES = (
-    "started",
-    "pre",
-    "partitioning",
-    "packages",
-    "bootloader",
-    "post",
-    "done",
-    "failed",
-)
-BODY = 64 << 10  # bytes of a report that are taken
-KEPT = 8 << 10  # characters of it that are handed on
 TOKEN = 24  # bytes
 
 OnEvent = Callable[[str, str, Mapping[str, str]], None]
@@ -144,21 +133,6 @@ def _failed(error: Exception) -> Response:
     # Not by Flask's own handler: it would log the path, and with it the token.
     log.error("a request failed: %s", type(error).__name__)
     return _comment("internal error", 500)
-
-
-def plain(text: str) -> str:
-    """The text without control characters (which could drive a terminal), but with its lines."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return "\n".join(
-        "".join(char if char.isprintable() else " " for char in line).rstrip() for line in lines
-    ).strip("\n")
-
-
-def shortened(message: str) -> str:
-    """About KEPT characters of a report at most: its first line (the reason) and its end."""
-    if len(message) <= KEPT:
-        return message
-    return message.partition("\n")[0][:500] + "\n...\n" + message[-KEPT:].partition("\n")[2]
 
 
 def _text(body: bytes, status: int = 200) -> Response:

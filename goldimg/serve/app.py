@@ -12,7 +12,7 @@ from flask import Flask, Response, jsonify, make_response, render_template, requ
 from werkzeug.exceptions import HTTPException
 
 from goldimg.errors import GoldimgError
-from goldimg.kickstart.server import BODY
+from goldimg.kickstart.reports import BODY
 from goldimg.serve.api import api_error, api_routes
 from goldimg.serve.front import Front, Web, log_failure, make_web
 from goldimg.serve.guard import session_of

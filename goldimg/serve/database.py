@@ -83,6 +83,7 @@ class Database:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA cache_size = -128")  # KiB: there may be a hundred of them
         return connection
 
     def rest(self) -> None:

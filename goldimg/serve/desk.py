@@ -15,7 +15,7 @@ from typing import Literal
 
 from goldimg.errors import GoldimgError
 from goldimg.kickstart.answer import boot_words
-from goldimg.kickstart.server import STAGES
+from goldimg.kickstart.reports import STAGES
 from goldimg.netboot import Boot, Entry
 from goldimg.serve.catalogue import Catalogue, View
 from goldimg.serve.entries import MAC_NAME, by_hand, host_of, macs_of, make_entry

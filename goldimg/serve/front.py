@@ -18,11 +18,11 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from goldimg.netboot.tree import Tree
 from goldimg.serve.client import BadRequest, Networks, address_of, kickstart_ask
 from goldimg.serve.limits import Buckets, Counters
 from goldimg.serve.service import Service
 from goldimg.serve.sessions import Sessions
+from goldimg.serve.trees import Trees
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -55,43 +55,6 @@ class Web:
     counters: Counters
     trusted: Networks
     trees: Trees
-
-
-class Trees:
-    """The trees of the OSes that machines may load, looked up once a second at most."""
-
-    def __init__(self, service: Service, clock: Callable[[], float] = time.monotonic) -> None:
-        self._service, self._clock = service, clock
-        self._until = -1.0
-        self._trees: dict[str, Tree] = {}
-
-    def find(self, os_name: str) -> Tree | None:
-        """The tree of an OS; None for one that nobody has an ISO of. GoldimgError: it is broken."""
-        now = self._clock()
-        if now >= self._until:
-            isos = self._service.store.isos()
-            oses = self._service.catalogue.view().oses
-            self._trees = {
-                name: tree
-                for name, tree in self._trees.items()
-                if name in isos and name in oses and isos[name] == tree.iso and _is_same(tree)
-            }
-            self._until = now + 1.0
-        if os_name not in self._trees:
-            iso = self._service.store.isos().get(os_name)
-            if iso is None or os_name not in self._service.catalogue.view().oses:
-                return None
-            cache = self._service.site.cache / "trees"
-            self._trees[os_name] = Tree.of(iso, cache, self._service.runner)
-        return self._trees.get(os_name)
-
-
-def _is_same(tree: Tree) -> bool:
-    try:
-        now = tree.iso.stat()
-    except OSError:
-        return False
-    return (now.st_size, now.st_mtime_ns) == (tree.size, tree.mtime_ns)
 
 
 def make_web(service: Service, routes: Iterable[str]) -> Web:

@@ -2,12 +2,13 @@
 
 Threads, because machines on slow lines load kernels for minutes: a transfer is one thread that
 waits in sendfile, while others answer. Threads with kept connections are faster here than one
-request at a time too, and idle ones cost nothing. Beyond 256 transfers at once, requests wait for
+request at a time too, and idle ones cost nothing. Beyond 128 transfers at once, requests wait for
 one to end, and a proxy in front that buffers `/tree/` lifts that.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -30,7 +31,7 @@ certfile = str(_certificate) if _certificate else None
 keyfile = str(_key) if _key else None
 workers = _serve.workers
 worker_class = "gthread"
-threads = 128  # made as they are needed; more of them answer less evenly
+threads = 64  # made as they are needed; each costs some 150 KB
 worker_connections = 2048
 backlog = 2048
 keepalive = 15
@@ -89,8 +90,11 @@ def on_starting(server: Any) -> None:
 def when_ready(server: Any) -> None:
     """Ends connections whose other end is gone or takes nothing, so that they hold no thread.
 
-    Set on what listens: Linux gives it to what is accepted (tcp(7), socket(7)).
+    Set on what listens: Linux gives it to what is accepted (tcp(7), socket(7)). And what is loaded
+    by now stays out of the garbage collector's way, so that workers go on sharing its memory.
     """
+    gc.collect()
+    gc.freeze()
     for listener in server.LISTENERS:
         sock = listener.sock
         if sock.family in (socket.AF_INET, socket.AF_INET6):

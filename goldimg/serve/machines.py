@@ -7,7 +7,7 @@ import sqlite3
 from flask import Blueprint, Response, request
 
 from goldimg.errors import GoldimgError, MissingTool
-from goldimg.kickstart.server import plain, shortened
+from goldimg.kickstart.reports import plain, shortened
 from goldimg.netboot import Boot, scripts
 from goldimg.netboot.send import send
 from goldimg.netboot.tftp import LOADERS, TftpRoot

@@ -15,8 +15,8 @@ from goldimg.netboot.daemon import Dnsmasq, Heard, daemon_user, interface_addres
 from goldimg.netboot.dnsmasq import Place, config
 from goldimg.netboot.tftp import Source, TftpRoot
 from goldimg.project import short_directory
-from goldimg.serve.front import Trees
 from goldimg.serve.service import Service
+from goldimg.serve.trees import Trees
 
 TICK = 0.5  # seconds between looks at what is armed
 Say = Callable[[str], None]

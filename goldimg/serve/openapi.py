@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from goldimg.kickstart.server import STAGES
+from goldimg.kickstart.reports import STAGES
 from goldimg.serve.store import State
 
 SHORTEST_EXPIRY, LONGEST_EXPIRY = 60, 30 * 86_400  # seconds
