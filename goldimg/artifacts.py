@@ -6,6 +6,7 @@ A directory is finished when its manifest is there: it is written last and remov
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,5 +110,10 @@ def finish(
     ]
     whole = {"schema": MANIFEST_SCHEMA, **manifest, "artifacts": described}
     write_text(directory / MANIFEST, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
-    (directory / UNFINISHED).unlink()
-    staging.rmdir()
+    tidy(directory)
+
+
+def tidy(directory: Path) -> None:
+    """Removes what is left in a finished directory whose build was killed in its last moment."""
+    (directory / UNFINISHED).unlink(missing_ok=True)
+    shutil.rmtree(directory / STAGING, ignore_errors=True)

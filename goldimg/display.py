@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from goldimg.events import Event
+from goldimg.events import SILENT, Event
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -29,6 +29,18 @@ def clock_text(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
+def is_shown(event: Event, *, verbose: bool) -> bool:
+    """Whether people see the event: stages and tasks only where they asked for everything."""
+    return event.kind not in SILENT and (verbose or event.kind not in ("stage", "task"))
+
+
+def text_of(event: Event) -> str:
+    """What an event says to people."""
+    if event.kind == "task":
+        return f"{event.text}: {float(str(event.data.get('seconds', 0))):.1f} s"
+    return event.text
+
+
 class PlainDisplay:
     """Timestamped lines, `[build]` before each, and a heartbeat where nothing else is said."""
 
@@ -44,7 +56,7 @@ class PlainDisplay:
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            if event.kind == "progress" or (event.kind == "stage" and not self._verbose):
+            if not is_shown(event, verbose=self._verbose):
                 return
             if event.kind == "phase":
                 self._phases[event.build] = (event.text, time.monotonic())
@@ -52,7 +64,7 @@ class PlainDisplay:
                 self._phases.pop(event.build, None)
             prefix = "warning: " if event.kind == "warning" else ""
             mark = MARKS.get(event.kind, "")
-            self._say(event.build, f"{mark} {prefix}{event.text}".strip())
+            self._say(event.build, f"{mark} {prefix}{text_of(event)}".strip())
 
     def _say(self, build: str, text: str) -> None:
         self._last = time.monotonic()
@@ -99,7 +111,9 @@ class LiveDisplay:
         if event.kind in ("phase", "progress"):
             self._update(event)
             return
-        if event.kind == "stage" and not self._verbose:
+        if event.kind == "stage":
+            self._detail(event)
+        if not is_shown(event, verbose=self._verbose):
             return
         if event.kind in MARKS:
             with self._lock:
@@ -109,7 +123,7 @@ class LiveDisplay:
         mark = MARKS.get(event.kind, "warning:" if event.kind == "warning" else "")
         from rich.markup import escape
 
-        text = escape(event.text)
+        text = escape(text_of(event))
         self._console.print(f"{mark} {name}{text}".strip(), style=style)
 
     def _update(self, event: Event) -> None:
@@ -119,6 +133,13 @@ class LiveDisplay:
                 self._rows[event.build] = (event.text, "", since, None)
             else:
                 self._rows[event.build] = (text, event.text, since, event.fraction)
+
+    def _detail(self, event: Event) -> None:
+        """What goes on in a phase stands beside it, until the next thing does."""
+        with self._lock:
+            if event.build in self._rows:
+                phase, _, since, fraction = self._rows[event.build]
+                self._rows[event.build] = (phase, event.text, since, fraction)
 
     def _table(self) -> Table:
         from rich.table import Table

@@ -20,6 +20,7 @@ class GoldimgError(Exception):
         hint: str = "",
         details: Sequence[str] = (),
         log: Path | None = None,
+        screen: Path | None = None,
     ) -> None:
         super().__init__(what)
         self.what = what
@@ -27,6 +28,7 @@ class GoldimgError(Exception):
         self.hint = hint
         self.details = tuple(details)
         self.log = log
+        self.screen = screen
 
     def __str__(self) -> str:
         return f"{self.what}; {self.why}" if self.why else self.what

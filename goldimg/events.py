@@ -9,11 +9,24 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Literal
 
-Kind = Literal["phase", "note", "warning", "progress", "skipped", "done", "failed", "stage"]
+Kind = Literal[
+    "phase",  # a build is in another phase: `phase`
+    "stage",  # what goes on in it, such as the Ansible task that begins
+    "mark",  # a moment in its timeline
+    "task",  # an Ansible task has ended: `seconds`
+    "files",  # where what shows it is: `log`, `console`, `picture`
+    "progress",  # how far it is: `fraction`
+    "note",
+    "warning",
+    "skipped",
+    "done",
+    "failed",
+]
+SILENT = ("files", "progress")  # kinds that say nothing to people
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +98,20 @@ class Bus:
 
 
 class JsonLines:
-    """Appends every event but progress to a file, a line each."""
+    """Appends every event but progress to a file, a line each, with the members of `always`.
 
-    def __init__(self, path: Path) -> None:
+    Each line is one write to a file opened for appending, so that builds which run at the same
+    time do not mix theirs.
+    """
+
+    def __init__(self, path: Path, **always: object) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._stream: IO[str] = path.open("a", encoding="utf-8")
+        self._always = always
 
     def __call__(self, event: Event) -> None:
         if event.kind != "progress" and not self._stream.closed:
+            event = replace(event, data={**self._always, **event.data})
             self._stream.write(event.as_json() + "\n")
             self._stream.flush()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from goldimg.config.models import Settings
 from goldimg.errors import ConfigError
-from goldimg.host import Host
+from goldimg.host import Host, choose_accelerator
 from goldimg.iso.debian.mirror import Mirrors
 from goldimg.kickstart.layout import Volume, disk_layout
 from goldimg.kickstart.model import Options, load_options
@@ -20,7 +20,7 @@ from goldimg.kickstart.validate import validate
 from goldimg.plan import Install, Plan, Rendered, digest, digest_files, make_plan
 from goldimg.project import Site
 from goldimg.providers import Provider, all_providers
-from goldimg.run import Runner
+from goldimg.run import Runner, has_program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,7 @@ def make_recipe(
     for name, provider in all_providers().items():
         build = provider.kickstart
         try:
-            options[name] = load_options(
-                site.kickstart, build, settings.os.kickstart.options, os_file=settings.os_shown
-            )
+            options[name] = build_options(site, settings, build)
         except ConfigError:
             if name in selected:
                 raise
@@ -86,8 +84,20 @@ def make_recipe(
             for name, text in texts.items()
         },
         host=host,
+        accelerator=choose_accelerator(settings.site.accelerator, host).name,
+        firmware=settings.firmware,
     )
     return Recipe(plan=plan, mirrors=mirrors, options=options, targets=targets)
+
+
+def build_options(site: Site, settings: Settings, build: str) -> Options:
+    """The options of an image's kickstart; for a build VM with EFI there always is an ESP."""
+    options = load_options(
+        site.kickstart, build, settings.os.kickstart.options, os_file=settings.os_shown
+    )
+    if settings.firmware == "efi" and options.efi == "auto":
+        return options.model_copy(update={"efi": True})
+    return options
 
 
 def check_kickstarts(texts: Mapping[str, str], settings: Settings, runner: Runner) -> None:
@@ -176,6 +186,8 @@ def tool_versions(runner: Runner) -> dict[str, str]:
         ("qemu", ["qemu-system-x86_64", "--version"]),
         ("qemu-img", ["qemu-img", "--version"]),
     ):
+        if not has_program(argv[0]):
+            continue
         said = runner.run(argv, check=False, timeout=30, env={"CHECKPOINT_DISABLE": "1"}).stdout
         match = re.search(r"\d+\.\d+(\.\d+)?", said)
         versions[name] = match.group(0) if match else "unknown"

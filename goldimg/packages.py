@@ -7,6 +7,7 @@ PACKAGES = {
     "packer": "packer",
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
+    "qemu-io": "qemu-utils",
     "mmdebstrap": "mmdebstrap",
     "xorriso": "xorriso",
     "mkfs.vfat": "dosfstools",

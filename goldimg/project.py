@@ -118,8 +118,7 @@ def writing(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        sync(temporary)
         temporary.replace(target)
         _sync_directory(target.parent)
     except OSError as error:
@@ -128,6 +127,12 @@ def writing(target: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Puts the data of a file on the disk, before a name says that it is whole."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def _sync_directory(path: Path) -> None:

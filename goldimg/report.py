@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from goldimg.config.models import Settings
     from goldimg.doctor import Finding
     from goldimg.host import Host
-    from goldimg.plan import Plan
+    from goldimg.plan import Install, Plan
     from goldimg.project import Site
+    from goldimg.space import Estimate
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -96,6 +97,8 @@ def error_text(error: GoldimgError, site: Site | None = None) -> list[str]:
     else:
         lines = [f"error: {error}"]
     lines += [f"  {detail}" for detail in error.details]
+    if error.screen:
+        lines.append(f"  screen: {site.shown(error.screen) if site else error.screen}")
     if error.log:
         lines.append(f"  log: {site.shown(error.log) if site else error.log}")
     if error.hint:
@@ -103,24 +106,26 @@ def error_text(error: GoldimgError, site: Site | None = None) -> list[str]:
     return lines
 
 
-def plan_text(site: Site, settings: Settings, plan: Plan, host: Host) -> str:
+def plan_text(site: Site, settings: Settings, plan: Plan, host: Host, needs: Estimate) -> str:
     """What a build would do, for people."""
     facts = (
         f"{host.cores} cores, {host.memory_mib} MiB of memory free, "
         f"{host.accelerator.name} ({host.accelerator.reason})"
     )
-    groups = "; ".join(f"{name}: {', '.join(names)}" for name, names in plan.groups.items())
     iso = settings.iso_path or settings.iso_file or "assembled from Debian packages"
     lines = [
         f"{plan.os_name} {plan.version}",
         f"host    {facts}",
         f"iso     {iso}",
         f"disk    {plan.disk_mib} MiB",
-        f"groups  {groups}",
+        f"start   {plan.firmware.upper()} firmware",
         f"jobs    {plan.jobs} at once",
+        f"needs   {needs_text(needs)}",
     ]
+    for number, group in enumerate(plan.groups, 1):
+        lines.append(f"group {number} {group.name}: {', '.join(group.providers)} ({group.reason})")
     for number, install in enumerate(plan.installs, 1):
-        lines += ["", f"install {number} (shared by {', '.join(install.providers)})"]
+        lines += ["", f"install {number} ({_sharing(install)})"]
         lines += [f"  {volume}" for volume in install.volumes]
         for layer in install.layers:
             where = site.shown(site.artifact_dir(plan.version, plan.os_name, layer.provider))
@@ -129,14 +134,26 @@ def plan_text(site: Site, settings: Settings, plan: Plan, host: Host) -> str:
     return "\n".join(lines)
 
 
-def plan_json(plan: Plan, host: Host) -> str:
+def _sharing(install: Install) -> str:
+    if install.is_native:
+        return f"{install.providers[0]} alone, by {install.builder}"
+    return f"shared by {', '.join(install.providers)}"
+
+
+def needs_text(needs: Estimate) -> str:
+    """What a build takes, as far as earlier ones tell."""
+    time = f"some {clock_text(needs.seconds)}" if needs.seconds else "a time that nobody knows yet"
+    return f"{size_text(needs.mib << 20)} of disk, {time}, if nothing is cached"
+
+
+def plan_json(plan: Plan, host: Host, needs: Estimate) -> str:
     """The plan as JSON, kickstart texts included."""
     facts = {
         "cores": host.cores,
         "memory_mib": host.memory_mib,
         "accelerator": asdict(host.accelerator),
     }
-    whole = {**asdict(plan), "groups": plan.groups, "host": facts}
+    whole = {**asdict(plan), "host": facts, "needs": asdict(needs)}
     return json.dumps(whole, indent=2)
 
 

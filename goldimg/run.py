@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from goldimg.errors import GoldimgError, Interrupted, MissingTool
+from goldimg.orphans import OWNER, owner
 from goldimg.packages import package_of
 
 # What a child inherits: enough to find programs, homes, certificates and proxies, nothing else.
@@ -55,6 +56,7 @@ INHERITED = (
     "SUPERMIN_KERNEL_VERSION",
 )
 GRACE = {signal.SIGINT: 2.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}  # seconds to die of each
+DRAINING = 1.0  # seconds without a word, once a program has ended, until its pipes count as empty
 KEPT = 4 << 20  # bytes of each stream kept in memory
 
 
@@ -229,6 +231,7 @@ class _Streams:
         self.error: BaseException | None = None
         self._redact, self._on_line, self._on_chunk = redact, on_line, on_chunk
         self._lock = threading.Lock()
+        self._read = 0.0
         self._log: IO[str] | None = log.open("a", encoding="utf-8") if log else None
         pumps: list[tuple[Callable[..., None], tuple[object, ...]]] = [
             (self._lines, (process.stderr, self.stderr)),
@@ -249,9 +252,11 @@ class _Streams:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        ended = time.monotonic()
         for thread in self._threads:
-            # A daemon that a child left behind may hold the pipe open for ever: do not wait for it.
-            thread.join(timeout=5.0)
+            # What a child left behind may hold the pipe open for ever: do not wait for it.
+            while thread.is_alive() and time.monotonic() - max(ended, self._read) < DRAINING:
+                thread.join(timeout=0.05)
         with self._lock:
             if self._log:
                 self._log.close()
@@ -274,11 +279,13 @@ class _Streams:
         assert self._on_chunk is not None  # noqa: S101 - the constructor chose this pump
         with stream:
             while data := stream.read(1 << 20):
+                self._read = time.monotonic()
                 self._on_chunk(data)
 
     def _lines(self, stream: IO[bytes], tail: _Tail) -> None:
         with stream:
             for raw in stream:
+                self._read = time.monotonic()
                 tail.add(raw)
                 if self._log is None and self._on_line is None:
                     continue
@@ -297,6 +304,7 @@ def environment_of(overlay: Mapping[str, str] | None) -> dict[str, str]:
     own = str(Path(sys.executable).parent)
     path = environment.get("PATH", os.defpath)
     environment["PATH"] = os.pathsep.join([own, path, "/usr/sbin", "/sbin"])
+    environment[OWNER] = owner()
     environment.update(overlay or {})
     return environment
 
@@ -343,23 +351,3 @@ def _group_exists(group: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
-
-
-def reap(directory: Path) -> list[int]:
-    """Kills every QEMU, Packer and Ansible that works on files in `directory`; returns their ids.
-
-    The last resort after a stop: Packer, told to end, can leave its QEMU behind.
-    """
-    marker = f"{directory}/".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            names = [Path(os.fsdecode(word)).name for word in words[:2]]
-            ours = any(name.startswith(("qemu-system", "packer", "ansible")) for name in names)
-            if ours and any(marker in word for word in words):
-                os.kill(int(entry.name), signal.SIGKILL)
-                found.append(int(entry.name))
-    return found

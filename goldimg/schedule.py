@@ -46,6 +46,29 @@ def run_tasks(
     return ended
 
 
+def run_groups(
+    groups: Sequence[Sequence[Task]],
+    *,
+    jobs: int,
+    is_cancelled: Callable[[], bool],
+    before: Callable[[int], None] = lambda number: None,
+) -> dict[str, BaseException | None]:
+    """Runs groups of tasks one after another; returns how every task ended.
+
+    `before` is called with each group's number, from 0 on; what it raises is how all tasks of that
+    group end, and the next group runs all the same.
+    """
+    ended: dict[str, BaseException | None] = {}
+    for number, tasks in enumerate(groups):
+        try:
+            before(number)
+        except Exception as error:
+            ended |= dict.fromkeys((task.name for task in tasks), error)
+            continue
+        ended |= run_tasks(tasks, jobs=jobs, is_cancelled=is_cancelled)
+    return ended
+
+
 def _give_up(
     waiting: list[Task], ended: dict[str, BaseException | None], is_cancelled: bool
 ) -> None:

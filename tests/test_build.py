@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from goldimg.build import check_space, lock_path
 from goldimg.config import load_settings
 from goldimg.errors import GoldimgError
 from goldimg.host import inspect_host
@@ -15,9 +15,11 @@ from goldimg.keys import ensure_keys
 from goldimg.kickstart.progress import InstallListener, KickstartNeverFetched
 from goldimg.layout import lay_out
 from goldimg.packer.driver import Story
-from goldimg.project import Site
+from goldimg.project import Site, write_text
 from goldimg.providers import select_providers
 from goldimg.run import Runner
+from goldimg.session import lock_path
+from goldimg.space import Estimate, check_space, estimate
 from tests.support import needs
 
 
@@ -45,13 +47,31 @@ def recipe_of(site: Site) -> Recipe:
 def test_a_build_that_cannot_fit_says_by_how_much(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("goldimg.build.free_bytes", lambda _: 3000 << 20)
+    monkeypatch.setattr("goldimg.space.free_bytes", lambda _: 3000 << 20)
     recipe = recipe_of(site)
     check_space(site, recipe.plan, [])  # nothing to do fits everywhere
     with pytest.raises(GoldimgError) as caught:
         check_space(site, recipe.plan, ["azure", "gcp"])
     assert "the build takes about 8000 MiB, 3000 MiB are free" in str(caught.value)
     assert "--only" in caught.value.hint
+
+
+def test_earlier_builds_tell_how_much_and_how_long(site: Site) -> None:
+    recipe = recipe_of(site)
+    assert estimate(site, recipe.plan, ["azure", "gcp"]) == Estimate(mib=8000, seconds=None)
+    for name, version, layer in (("azure", "0.9.0", 100.0), ("gcp", "0.9.0", 40.0)):
+        told = {
+            "seconds": {"base": {"boot": 60.0}, "layer": {"ssh": layer}},
+            "space_mib": {"base": 700, "layer": 1000},
+        }
+        write_text(
+            site.artifact_dir(version, "CentOS-7.2.1511", name) / "manifest.json",
+            json.dumps(told),
+        )
+    # two installs of 60 s and layers of 100 and 40 s, one at a time
+    assert recipe.plan.jobs == 1
+    assert estimate(site, recipe.plan, ["azure", "gcp"]) == Estimate(mib=3400, seconds=260)
+    assert estimate(site, recipe.plan, ["gcp"]) == Estimate(mib=1700, seconds=100)
 
 
 def test_keys_follow_what_shapes_a_disk_and_nothing_else(site: Site) -> None:

@@ -8,9 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from goldimg.config import load_settings
+from goldimg.config.settings import list_oses
+from goldimg.layout import lay_out
 from goldimg.packer.driver import Story, failure
 from goldimg.packer.output import parse, spoken, task_of
-from goldimg.packer.template import Ansible, Freeze, Machine, Spec, make_template
+from goldimg.packer.template import (
+    Ansible,
+    Freeze,
+    Machine,
+    Native,
+    Ovmf,
+    Spec,
+    Template,
+    make_template,
+)
+from goldimg.plan import HYPERVISORS
+from goldimg.project import Site
+from goldimg.providers import all_providers
 from goldimg.run import Runner
 from tests.support import needs
 
@@ -36,6 +51,115 @@ def make_spec(tmp_path: Path, *, accelerator: str = "tcg", is_layer: bool = Fals
         ),
         boot_command="" if is_layer else "<tab> inst.ks={{ user `ks_url` }}<enter>",
     )
+
+
+def accepted(template: Template, tmp_path: Path) -> None:
+    """Packer's own opinion. It reads the key when it validates."""
+    path, key = tmp_path / "packer.json", tmp_path / "key"
+    path.write_text(json.dumps(template))
+    key.unlink(missing_ok=True)
+    Runner().run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
+    Runner().run(
+        ["packer", "validate", "-var", "ks_url=http://x/ks", path], env={"CHECKPOINT_DISABLE": "1"}
+    )
+
+
+def every_build(tmp_path: Path) -> dict[str, Spec]:
+    """A run for each OS, provider, builder and firmware."""
+    site = Site(root=tmp_path / "site")
+    lay_out(site.root)
+    for example in site.os_dir.glob("*.yml.example"):
+        example.rename(example.with_suffix(""))
+    found: dict[str, Spec] = {}
+    for name in list_oses(site):
+        settings = load_settings(
+            site, name, environ={}, variables=["boot_options=selinux=0,inst.text"]
+        )
+        for provider in all_providers().values():
+            for builder, hypervisor in HYPERVISORS.items():
+                for firmware in ("bios", "efi"):
+                    is_efi = firmware == "efi"
+                    spec = make_spec(tmp_path)
+                    machine = replace(
+                        spec.machine,
+                        firmware=firmware,
+                        ovmf=Ovmf(code=tmp_path / "code", variables=tmp_path / "vars"),
+                    )
+                    native = Native(
+                        vm_name=f"goldimg-{provider.name}",
+                        guest_os=settings.os.guest_os[hypervisor] if hypervisor != "qemu" else "",
+                        version=(7, 0),
+                        guest_additions="upload" if provider.takes_guest_additions else "disable",
+                        vmx_data={"svga.autodetect": "TRUE"},
+                    )
+                    keys = settings.boot_command("{{ user `ks_url` }}", "efi" if is_efi else "bios")
+                    found[f"{name} {provider.name} {builder} {firmware}"] = replace(
+                        spec,
+                        name=f"{provider.name}-{len(found)}",
+                        machine=machine,
+                        builder=builder,
+                        native=None if builder == "qemu" else native,
+                        boot_command=keys,
+                        efi_variables=tmp_path / "own" if is_efi and builder == "qemu" else None,
+                    )
+    return found
+
+
+def test_packer_accepts_a_template_for_each_hypervisor(tmp_path: Path) -> None:
+    needs("packer", "ansible-playbook")
+    specs = every_build(tmp_path)
+    for builder in ("virtualbox-iso", "vmware-iso"):
+        accepted(make_template(specs[f"Debian-12 virtualbox {builder} efi"]), tmp_path)
+
+
+@pytest.mark.real  # half a minute: Packer starts a process for each builder
+def test_packer_accepts_every_os_provider_builder_and_firmware(tmp_path: Path) -> None:
+    """In one template; Packer names what it refuses."""
+    needs("packer", "ansible-playbook")
+    specs = every_build(tmp_path)
+    assert len(specs) >= 3 * 7 * 3 * 2
+    templates = [make_template(spec) for spec in specs.values()]
+    builders = [each["builders"][0] for each in templates]  # type: ignore[index]
+    # what differs in nothing but the name goes in once
+    distinct = {json.dumps({**each, "name": ""}, sort_keys=True): each for each in builders}
+    assert len(distinct) >= 3 * (2 + 2 * 2 + 2)  # OS: qemu, virtualbox-iso (additions), vmware-iso
+    whole = {**templates[0], "builders": list(distinct.values())}
+    accepted(whole, tmp_path)
+
+
+# What today's plugins know no more, or never knew; and 1.6 does not know. Their documents:
+# developer.hashicorp.com/packer/integrations/hashicorp/{qemu,virtualbox}, …/vmware/vmware.
+DROPPED = {
+    "qemu": {"iso_checksum_type", "iso_checksum_url", "ssh_host_port_min", "ssh_wait_timeout",
+             "efi_boot", "efi_firmware_code", "cpu_model"},
+    "virtualbox-iso": {"iso_checksum_type", "guest_additions_checksum", "ssh_skip_nat_mapping",
+                       "boot_key_interval", "firmware", "nic_type", "audio_controller"},
+    "vmware-iso": {"iso_checksum_type", "tools_mode", "remote_host", "vnc_over_websocket",
+                   "firmware", "version", "format", "usb_version"},
+}  # fmt: skip
+
+
+def test_no_option_is_used_that_only_some_packers_know(tmp_path: Path) -> None:
+    for name, spec in every_build(tmp_path).items():
+        builder = make_template(spec)["builders"][0]  # type: ignore[index]
+        assert not builder.keys() & DROPPED[spec.builder], name
+
+
+def test_efi_is_asked_of_each_builder_in_its_own_way(tmp_path: Path) -> None:
+    specs = every_build(tmp_path)
+
+    def section(builder: str, firmware: str) -> str:
+        spec = specs[f"Debian-12 vmware {builder} {firmware}"]
+        return json.dumps(make_template(spec)["builders"][0])  # type: ignore[index]
+
+    for builder, mark in (
+        ("qemu", "if=pflash,unit=1,format=raw,file="),
+        ("virtualbox-iso", '"--firmware", "efi"'),
+        ("vmware-iso", '"firmware": "efi"'),
+    ):
+        assert mark in section(builder, "efi")
+        assert mark not in section(builder, "bios")
+        assert "inst.ks={{ user `ks_url` }} selinux=0 inst.text" in section(builder, "efi")
 
 
 @pytest.mark.parametrize("accelerator", ["tcg", "kvm"])

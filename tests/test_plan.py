@@ -6,9 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from goldimg.errors import UsageError
-from goldimg.host import Accelerator, Host, choose_accelerator, find_accelerator
-from goldimg.plan import Plan, Rendered, digest, digest_files, make_plan
+from goldimg.errors import BuildFailed, MissingTool, UsageError
+from goldimg.host import (
+    Accelerator,
+    Host,
+    choose_accelerator,
+    find_accelerator,
+    find_holders,
+    find_ovmf,
+)
+from goldimg.native import check_free
+from goldimg.plan import (
+    Choice,
+    Group,
+    Plan,
+    Rendered,
+    digest,
+    digest_files,
+    make_groups,
+    make_plan,
+    pick_group,
+)
 from goldimg.providers import all_providers
 
 HOST = Host(
@@ -16,6 +34,12 @@ HOST = Host(
     memory_mib=8192,
     accelerator=Accelerator(name="tcg", reason="test"),
     builders=frozenset({"qemu"}),
+)
+EVERY_HYPERVISOR = Host(
+    cores=8,
+    memory_mib=32_768,
+    accelerator=Accelerator(name="kvm", reason="test"),
+    builders=frozenset({"qemu", "virtualbox-iso", "vmware-iso"}),
 )
 LVM = Rendered(text="lvm swap", volumes=("/ ext4, the rest, LVM",))
 PLAIN = Rendered(text="plain", volumes=("/ ext4, the rest",))
@@ -31,7 +55,7 @@ KICKSTARTS = {
 }
 
 
-def plan(builders: dict[str, str] | None = None, host: Host = HOST) -> Plan:
+def plan(builders: dict[str, str] | None = None, host: Host = HOST, firmware: str = "bios") -> Plan:
     return make_plan(
         os_name="Debian-12",
         version="1.0.0",
@@ -41,6 +65,8 @@ def plan(builders: dict[str, str] | None = None, host: Host = HOST) -> Plan:
         builders=builders or {},
         kickstarts=KICKSTARTS,
         host=host,
+        accelerator=host.accelerator.name,
+        firmware=firmware,
     )
 
 
@@ -71,19 +97,137 @@ def test_every_choice_of_builder_has_a_reason() -> None:
     choices = {layer.provider: layer.choice for layer in plan().layers}
     assert choices["azure"].reason == "native builder"
     assert choices["vmware"].builder == "qemu"
-    assert choices["vmware"].reason.startswith("vmware-iso is not installed")
-    assert plan({"aws": "qemu"}).installs[0].layers[0].choice.reason == "set in the site file"
+    assert choices["vmware"].reason.startswith("vmware-iso needs vmrun, which is not installed")
+    asked = plan({"aws": "qemu"}, EVERY_HYPERVISOR)
+    (choice,) = [layer.choice for layer in asked.layers if layer.provider == "aws"]
+    assert choice == Choice(builder="qemu", reason="builder.aws says so")
 
 
-def test_a_builder_that_cannot_be_used_is_refused_before_anything_starts() -> None:
-    with pytest.raises(UsageError, match="vmware: builder 'vmware-iso' cannot be used yet"):
+def test_a_builder_that_is_not_installed_is_refused_before_anything_starts() -> None:
+    with pytest.raises(MissingTool, match="vmware: vmrun is not installed"):
         plan({"vmware": "vmware-iso"})
 
 
-def test_all_qemu_builds_are_one_group() -> None:
-    assert plan().groups == {
-        "qemu": ("aws", "virtualbox", "vmware", "docker", "gcp", "openstack", "azure")
+def test_hypervisors_build_their_own_where_they_are_installed() -> None:
+    made = plan(host=EVERY_HYPERVISOR)
+    builders = {install.providers: install.builder for install in made.installs}
+    assert builders == {
+        ("docker", "gcp", "openstack"): "qemu",
+        ("azure",): "qemu",
+        ("aws",): "virtualbox-iso",
+        ("virtualbox",): "virtualbox-iso",
+        ("vmware",): "vmware-iso",
     }
+    assert [install.providers for install in made.installs if install.is_native] == [
+        ("aws",), ("virtualbox",), ("vmware",),
+    ]  # fmt: skip
+
+
+def test_any_provider_may_be_built_by_any_hypervisor() -> None:
+    made = plan({"gcp": "vmware-iso", "vmware": "virtualbox-iso"}, EVERY_HYPERVISOR)
+    builders = {layer.provider: layer.choice.builder for layer in made.layers}
+    assert (builders["gcp"], builders["vmware"]) == ("vmware-iso", "virtualbox-iso")
+
+
+def test_all_qemu_builds_are_one_group() -> None:
+    (group,) = plan().groups
+    assert group.name == "qemu"
+    assert len(group.providers) == 7
+    assert group.reason == "nothing else is built"
+
+
+def test_kvm_virtualbox_and_vmware_exclude_one_another() -> None:
+    groups = plan(host=EVERY_HYPERVISOR).groups
+    assert [(group.name, group.providers) for group in groups] == [
+        ("qemu", ("azure", "docker", "gcp", "openstack")),
+        ("virtualbox", ("aws", "virtualbox")),
+        ("vmware", ("vmware",)),
+    ]
+    assert "QEMU with kvm needs" in groups[0].reason
+    assert "vmware needs" in groups[2].reason
+
+
+CHOICES = {
+    "gcp": Choice(builder="qemu", reason=""),
+    "aws": Choice(builder="virtualbox-iso", reason=""),
+    "vmware": Choice(builder="vmware-iso", reason=""),
+}
+
+
+def test_emulation_excludes_nobody() -> None:
+    groups = make_groups(CHOICES, "tcg")
+    assert [(group.name, group.providers) for group in groups] == [
+        ("qemu+virtualbox", ("gcp", "aws")),
+        ("vmware", ("vmware",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [("1", ("gcp",)), ("qemu", ("gcp",)), ("3", ("vmware",)), ("vmware", ("vmware",)),
+     ("virtualbox-iso", ("aws",))],
+)  # fmt: skip
+def test_a_group_is_called_by_number_or_name(wanted: str, expected: tuple[str, ...]) -> None:
+    assert pick_group(CHOICES, "kvm", wanted) == expected
+
+
+def test_an_unknown_group_is_answered_with_those_there_are() -> None:
+    with pytest.raises(UsageError, match="there is no group '4'") as caught:
+        pick_group(CHOICES, "kvm", "4")
+    assert caught.value.hint == "groups: 1 qemu (gcp); 2 virtualbox (aws); 3 vmware (vmware)"
+
+
+def test_images_that_cannot_start_by_efi_are_refused() -> None:
+    with pytest.raises(UsageError, match="aws, virtualbox: no image for EFI"):
+        plan(firmware="efi")
+
+
+def make_process(root: Path, pid: int, words: str, links: tuple[str, ...] | None) -> None:
+    entry = root / "proc" / str(pid)
+    (entry / "fd").mkdir(parents=True)
+    (entry / "cmdline").write_bytes(words.replace(" ", "\0").encode())
+    for number, link in enumerate(links or ()):
+        (entry / "fd" / str(number)).symlink_to(link)
+    if links is None:  # another user's
+        (entry / "fd").rmdir()
+
+
+def test_whoever_holds_the_cpu_is_found_by_its_processes(tmp_path: Path) -> None:
+    make_process(tmp_path, 10, "/usr/bin/qemu-system-x86_64 -m 1G", ("anon_inode:kvm-vm",))
+    make_process(tmp_path, 11, "/usr/bin/qemu-system-x86_64 -m 1G", ("/dev/null",))
+    make_process(tmp_path, 12, "/usr/bin/qemu-system-x86_64 -accel kvm", None)
+    make_process(tmp_path, 13, "/usr/lib/virtualbox/VBoxHeadless --startvm x", ())
+    make_process(tmp_path, 14, "/usr/lib/vmware/bin/vmware-vmx x.vmx", ())
+    make_process(tmp_path, 15, "vi VBoxHeadless", ())
+    (tmp_path / "proc/self").mkdir()
+    found = [(holder.pid, holder.builder) for holder in find_holders(tmp_path)]
+    assert found == [(10, "qemu"), (12, "qemu"), (13, "virtualbox-iso"), (14, "vmware-iso")]
+
+
+def test_a_group_that_cannot_have_the_cpu_names_who_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_process(tmp_path, 4711, "/usr/lib/virtualbox/VBoxHeadless --startvm x", ())
+    holders = find_holders(tmp_path)
+    monkeypatch.setattr("goldimg.native.find_holders", lambda: holders)
+    qemu = Group(name="qemu", builders=("qemu",), providers=("gcp",), reason="")
+    box = Group(name="virtualbox", builders=("virtualbox-iso",), providers=("aws",), reason="")
+    check_free([qemu, box], "tcg")  # emulation needs nothing, its own kind hinders nobody
+    with pytest.raises(BuildFailed, match="group qemu cannot start") as caught:
+        check_free([box, qemu], "kvm")
+    assert caught.value.details == ("virtualbox: process 4711 (VBoxHeadless)",)
+
+
+def test_firmware_for_efi_is_found_where_distributions_keep_it(tmp_path: Path) -> None:
+    assert find_ovmf(tmp_path) is None
+    place = tmp_path / "usr/share/edk2/ovmf"
+    place.mkdir(parents=True)
+    (place / "OVMF_CODE.fd").write_text("")
+    assert find_ovmf(tmp_path) is None
+    (place / "OVMF_VARS.fd").write_text("")
+    found = find_ovmf(tmp_path)
+    assert found is not None
+    assert found.code == place / "OVMF_CODE.fd"
 
 
 def test_digests_follow_values_and_not_their_order() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from goldimg.errors import BuildFailed, GoldimgError, Interrupted, MissingTool
-from goldimg.run import Redactor, Runner, reap
+from goldimg.orphans import reap
+from goldimg.run import Redactor, Runner
 
 
 def alive(pid: int) -> bool:

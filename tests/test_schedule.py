@@ -6,7 +6,7 @@ import threading
 import time
 
 from goldimg.errors import BuildFailed, Interrupted
-from goldimg.schedule import Task, run_tasks
+from goldimg.schedule import Task, run_groups, run_tasks
 
 
 def never() -> bool:
@@ -67,3 +67,36 @@ def test_after_cancelling_nothing_new_starts() -> None:
     assert started == ["first"]
     assert ended["first"] is None
     assert isinstance(ended["second"], Interrupted)
+
+
+def test_groups_follow_one_another_whatever_fails() -> None:
+    done: list[str] = []
+    running: set[str] = set()
+
+    def work(name: str) -> None:
+        running.add(name[0])
+        assert len(running) == 1, "two groups at once"
+        time.sleep(0.02)
+        done.append(name)
+        if name == "a2":
+            raise BuildFailed("no SSH")
+        if len([other for other in done if other[0] == name[0]]) == 3:
+            running.clear()
+
+    def before(number: int) -> None:
+        running.clear()
+        if number == 1:
+            raise BuildFailed("somebody holds the CPU")
+
+    groups = [
+        [Task(name=f"{group}{at}", run=lambda name=f"{group}{at}": work(name)) for at in range(3)]  # type: ignore[misc]
+        for group in "abc"
+    ]
+    ended = run_groups(groups, jobs=3, is_cancelled=never, before=before)
+    assert {name[0] for name in done[:3]} == {"a"}
+    assert {name[0] for name in done[3:]} == {"c"}
+    assert len(done) == 6
+    assert {name: str(error) for name, error in ended.items() if error} == {
+        "a2": "no SSH",
+        **{f"b{at}": "somebody holds the CPU" for at in range(3)},
+    }

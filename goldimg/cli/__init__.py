@@ -14,6 +14,7 @@ from goldimg.cli.host import host_group
 from goldimg.cli.kickstart import kickstart_group
 from goldimg.cli.serve import serve_command
 from goldimg.cli.site import doctor_command, init_command, keys_command
+from goldimg.cli.watch import logs_command, watch_command
 from goldimg.errors import GoldimgError, Interrupted
 
 
@@ -45,6 +46,8 @@ for command in (
     build_command,
     plan_command,
     verify_command,
+    watch_command,
+    logs_command,
     serve_command,
     host_group,
     kickstart_group,

@@ -8,21 +8,45 @@ from typing import TYPE_CHECKING
 
 import click
 
-from goldimg.cli.common import flat, new_runner, read_settings, selection
+from goldimg.cli.common import (
+    as_variables,
+    choosing,
+    chosen_providers,
+    flat,
+    new_runner,
+    read_settings,
+    selection,
+)
 from goldimg.errors import Interrupted
 
 if TYPE_CHECKING:
     from goldimg.config.models import Settings
+    from goldimg.packer.policy import OnError
     from goldimg.project import Site
     from goldimg.serve.recorder import Recorder
 
 
 @click.command("build")
 @selection
+@choosing
 @click.option("--force", is_flag=True, help="Replace finished artifacts of the selected providers.")
 @click.option("--update", is_flag=True, help="Replace finished artifacts whose inputs changed.")
 @click.option("--base-cache/--no-base-cache", default=True, help="Use bases of earlier builds.")
 @click.option("--headless/--no-headless", default=None, help="Run VMs without a window.")
+@click.option(
+    "--from",
+    "from_step",
+    type=click.Choice(["install", "layer", "convert"]),
+    help="Make finished artifacts again from this step on.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["cleanup", "abort", "keep"]),
+    default="cleanup",
+    show_default=True,
+    help="When a build fails: remove what it leaves; stop all builds "
+    "and leave their files; or leave its VM running until Enter or Ctrl-C.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.pass_context
 def build_command(
@@ -34,39 +58,48 @@ def build_command(
     variables: tuple[str, ...],
     var_files: tuple[Path, ...],
     jobs: int | None,
+    builders: tuple[str, ...],
+    group: str | None,
     force: bool,
     update: bool,
     base_cache: bool,
     headless: bool | None,
+    from_step: str | None,
+    on_error: OnError,
     as_json: bool,
 ) -> None:
     """Build images: ISO, install, provision, convert, checksum."""
-    site, settings = read_settings(context, os_name, variables, var_files, version)
+    site, settings = read_settings(
+        context, os_name, (*variables, *as_variables(builders)), var_files, version
+    )
     from goldimg.build import Request, build
     from goldimg.display import choose_display
     from goldimg.events import Bus
+    from goldimg.hold import Holder
     from goldimg.host import inspect_host
-    from goldimg.providers import select_providers
     from goldimg.report import failures_text, outcome_json, outcome_table
 
-    providers = select_providers(settings.site.providers, flat(only), flat(excepted))
+    host = inspect_host()
+    providers = chosen_providers(settings, only, excepted, group, host)
+    events, runner = Bus(), new_runner()
     request = Request(
         providers=tuple(providers),
         version=settings.site.version,
-        force=force,
+        force=force or from_step is not None,
         update=update,
-        use_base_cache=base_cache,
+        use_base_cache=base_cache and from_step != "install",
         jobs=jobs or 0,
         headless=headless,
+        on_error=on_error,
+        hold=Holder(events, runner),
+        keep_layers=from_step == "convert",
     )
-    events = Bus()
     display = choose_display(sys.stderr, quiet=context.obj["quiet"], verbose=context.obj["verbose"])
     events.subscribe(display)
     if recorder := build_recorder(site, settings):
         events.subscribe(recorder)
-    runner = new_runner()
     try:
-        outcomes = build(site, settings, request, host=inspect_host(), runner=runner, events=events)
+        outcomes = build(site, settings, request, host=host, runner=runner, events=events)
     finally:
         display.close()
     click.echo(outcome_json(outcomes) if as_json else outcome_table(site, outcomes))
@@ -74,7 +107,10 @@ def build_command(
         click.echo(line, err=True)
     codes = [getattr(item.error, "code", 1) for item in outcomes if item.error]
     if codes:
-        sys.exit(Interrupted.code if Interrupted.code in codes else codes[0])
+        # with --on-error abort it is goldimg that interrupts the others
+        failed = [code for code in codes if code != Interrupted.code]
+        was_asked = Interrupted.code in codes and not (failed and on_error == "abort")
+        sys.exit(Interrupted.code if was_asked else failed[0])
 
 
 def build_recorder(site: Site, settings: Settings) -> Recorder | None:
@@ -100,6 +136,7 @@ def build_recorder(site: Site, settings: Settings) -> Recorder | None:
 
 @click.command("plan")
 @selection
+@choosing
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.pass_context
 def plan_command(
@@ -111,30 +148,36 @@ def plan_command(
     variables: tuple[str, ...],
     var_files: tuple[Path, ...],
     jobs: int | None,
+    builders: tuple[str, ...],
+    group: str | None,
     as_json: bool,
 ) -> None:
     """Show installs, layers, groups, builders and artifacts, without starting anything."""
-    site, settings = read_settings(context, os_name, variables, var_files, version)
+    site, settings = read_settings(
+        context, os_name, (*variables, *as_variables(builders)), var_files, version
+    )
     from goldimg.host import inspect_host
     from goldimg.inputs import make_recipe, public_key_of
-    from goldimg.providers import select_providers
     from goldimg.report import plan_json, plan_text
+    from goldimg.space import estimate
 
     host = inspect_host()
     recipe = make_recipe(
         site,
         settings,
-        select_providers(settings.site.providers, flat(only), flat(excepted)),
+        chosen_providers(settings, only, excepted, group, host),
         version=settings.site.version,
         jobs=jobs or 0,
         host=host,
         public_key=public_key_of(site),
         runner=new_runner(),
     )
+    names = [layer.provider for layer in recipe.plan.layers]
+    needs = estimate(site, recipe.plan, names)
     if as_json:
-        click.echo(plan_json(recipe.plan, host))
+        click.echo(plan_json(recipe.plan, host, needs))
     else:
-        click.echo(plan_text(site, settings, recipe.plan, host))
+        click.echo(plan_text(site, settings, recipe.plan, host, needs))
 
 
 @click.command("verify")

@@ -17,7 +17,9 @@ import click
 
 if TYPE_CHECKING:
     from goldimg.config.models import Settings
+    from goldimg.host import Host
     from goldimg.project import Site
+    from goldimg.providers import Provider
     from goldimg.run import Runner
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,6 +60,45 @@ def selection(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def choosing(command: F) -> F:
+    """The options that say by which builder, and which of the groups that follow from it."""
+    options = [
+        click.option("--builder", "builders", multiple=True, metavar="PROVIDER=BUILDER",
+                     help="auto, qemu, virtualbox-iso or vmware-iso; overrides the site's."),
+        click.option("--group", help="Build this group only: its number in the plan, or its name."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def as_variables(builders: tuple[str, ...]) -> tuple[str, ...]:
+    """`--builder aws=qemu` as the `--var` that says the same."""
+    return tuple(f"builder.{choice}" for choice in builders)
+
+
+def chosen_providers(
+    settings: Settings,
+    only: tuple[tuple[str, ...], ...],
+    excepted: tuple[tuple[str, ...], ...],
+    group: str | None,
+    host: Host,
+) -> list[Provider]:
+    """The providers of --only, --except and --group together."""
+    from goldimg.host import choose_accelerator
+    from goldimg.plan import choose_builder, pick_group
+    from goldimg.providers import select_providers
+
+    found = select_providers(settings.site.providers, flat(only), flat(excepted))
+    if group is None:
+        return found
+    wanted = settings.site.builder
+    choices = {it.name: choose_builder(it, wanted.get(it.name, "auto"), host) for it in found}
+    accelerator = choose_accelerator(settings.site.accelerator, host).name
+    names = pick_group(choices, accelerator, group)
+    return [provider for provider in found if provider.name in names]
 
 
 def this_site(context: click.Context) -> Site:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from goldimg.cli.common import new_runner, read_settings, this_site
+from goldimg.cli.common import Names, flat, new_runner, read_settings, this_site
 from goldimg.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from goldimg.doctor import Patient
 
 
 @click.command("keys")
@@ -39,18 +43,18 @@ def keys_command(context: click.Context, kind: str, force: bool) -> None:
 
 
 @click.command("doctor")
-@click.option("-O", "--os", "os_name", help="Also ask whether this OS's ISO can be had.")
+@click.option("-O", "--os", "os_name", help="Also ask about this OS: its ISO, repository, Python.")
+@click.option("--only", multiple=True, type=Names(), help="Ask for these providers only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
-def doctor_command(context: click.Context, os_name: str | None, as_json: bool) -> None:
+def doctor_command(
+    context: click.Context, os_name: str | None, only: tuple[tuple[str, ...], ...], as_json: bool
+) -> None:
     """Show which tools are there, what brings the others, and what is wrong in the site's files."""
-    from goldimg.doctor import examine, examine_iso
+    from goldimg.doctor import examine
     from goldimg.report import doctor_json, doctor_text
 
-    findings = examine(new_runner())
-    if os_name:
-        site, settings = read_settings(context, os_name, (), ())
-        findings.append(examine_iso(settings, site.cache))
+    findings = examine(new_runner(), patient_of(context, os_name, flat(only)))
     problems = site_problems(context)
     click.echo(doctor_json(findings, problems) if as_json else doctor_text(findings))
     for problem in problems:
@@ -59,6 +63,30 @@ def doctor_command(context: click.Context, os_name: str | None, as_json: bool) -
         sys.exit(3)
     if problems:
         sys.exit(2)
+
+
+def patient_of(
+    context: click.Context, os_name: str | None, only: tuple[str, ...]
+) -> Patient | None:
+    """What the doctor is asked about; None where there is no site, or its file cannot be read."""
+    from goldimg.config.settings import load_site
+    from goldimg.doctor import Patient
+    from goldimg.providers import select_providers
+
+    settings = None
+    if os_name:
+        site, settings = read_settings(context, os_name, (), ())
+        site_file = settings.site
+    else:
+        try:
+            site = this_site(context)
+            site_file = load_site(site)[0]
+        except (UsageError, ConfigError):
+            if only:
+                select_providers((), only, ())
+            return None
+    providers = tuple(select_providers(site_file.providers, only, ()))
+    return Patient(site=site, site_file=site_file, providers=providers, settings=settings)
 
 
 def site_problems(context: click.Context) -> list[str]:

@@ -156,6 +156,12 @@ Package = Annotated[
 ]
 Packages = Annotated[tuple[Package, ...], BeforeValidator(_words)]
 Urls = Annotated[tuple[Url, ...], BeforeValidator(_words)]
+# An installer's kernel arguments. They are typed at its boot menu, where Packer reads <, > and {.
+BootOption = Annotated[
+    str,
+    matching(r"[A-Za-z0-9][A-Za-z0-9._=:/,@+-]*", 'must be a kernel argument such as "selinux=0"'),
+]
+BootOptions = Annotated[tuple[BootOption, ...], BeforeValidator(_words)]
 AbsolutePath = Annotated[
     str, matching(r"(/[A-Za-z0-9._-]+)+", "must be an absolute path without spaces")
 ]

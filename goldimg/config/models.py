@@ -130,6 +130,8 @@ class Boot(_Written):
 
     bios: BootTemplate
     efi: BootTemplate | None = None
+    firmware: Firmware | None = None  # by which it is installed; else the site's
+    options: BootOptions = ()  # of its kernel, beside the site's
 
 
 class NetbootFiles(_Written):
@@ -164,8 +166,6 @@ class OsFile(_Written):
     python: Annotated[str, matching(r"[23]\.[0-9]{1,2}", 'must be such as "3.9"')]
     sftp_server: AbsolutePath
     guest_os: dict[Word, Word] = {}
-    firmware: Firmware | None = None  # else the site's
-    boot_options: BootOptions = ()  # beside the site's
 
     @model_validator(mode="after")
     def _is_complete(self) -> "OsFile":
@@ -212,12 +212,12 @@ class Settings:
     @property
     def firmware(self) -> Firmware:
         """What build VMs start by, and so what the images need to start."""
-        return self.os.firmware or self.site.firmware
+        return self.os.boot.firmware or self.site.firmware
 
     @property
     def boot_options(self) -> tuple[str, ...]:
         """Kernel arguments of the installer, the site's first, each once."""
-        return tuple(dict.fromkeys([*self.site.boot_options, *self.os.boot_options]))
+        return tuple(dict.fromkeys([*self.site.boot_options, *self.os.boot.options]))
 
     @property
     def iso_file(self) -> str | None:

@@ -5,82 +5,28 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from goldimg.errors import BuildFailed, GoldimgError
-from goldimg.packer.output import parse, spoken, task_of
-from goldimg.packer.template import DISK, Spec, make_template
+from goldimg.orphans import reap, working_in
+from goldimg.packer.console import NoScreen, QmpScreen, Screen, VBoxScreen
+from goldimg.packer.monitor import FAILURE, PICTURE, Monitor
+from goldimg.packer.output import ansible_reason
+from goldimg.packer.policy import Policy, WillRetry, never, ways_in
+from goldimg.packer.story import Story
+from goldimg.packer.template import Spec, exported_disk, make_template
+from goldimg.packer.watchdog import Watchdog
 from goldimg.project import make_directory, write_text
-from goldimg.run import Runner, reap
+from goldimg.run import Completed, Runner
 
-# what Packer says -> the phase that begins with it
-PHASES = (
-    ("Starting VM", "boot"),
-    ("Waiting for SSH", "ssh"),
-    ("Connected to SSH", "provisioning"),
-    ("Gracefully halting", "shutting down"),
-    ("Executing shutdown", "shutting down"),
-)
-CLEANING = "clean"
+__all__ = ["Story", "failure", "run_packer"]
+
 STOPPING = 10.0  # seconds that Packer may take to stop its VM and remove what it made
 PROVISIONING = 3600.0  # seconds that everything after the first SSH may take
 
-
-@dataclass
-class Story:
-    """What is known of a running build: phases with their start, and what an error may need."""
-
-    on_phase: Callable[[str], None]
-    on_detail: Callable[[str], None]
-    is_install: bool = False
-    phases: list[tuple[str, float]] = field(default_factory=list)
-    recent: deque[str] = field(default_factory=lambda: deque(maxlen=400))
-    errors: list[str] = field(default_factory=list)
-    task: str = ""
-
-    def enter(self, phase: str) -> None:
-        """The build is in `phase` from now on."""
-        if self.phases and self.phases[-1][0] == phase:
-            return
-        self.phases.append((phase, time.monotonic()))
-        self.on_phase(phase)
-
-    def hear(self, raw: str) -> list[str]:
-        """Takes one raw line of Packer's; returns what belongs into the log."""
-        said = []
-        for line in parse(raw):
-            if line.kind in ("ui", "raw", "error"):
-                text = spoken(line)
-                said.append(text)
-                self.recent.append(text)
-                self._follow(text)
-            if line.kind == "error":
-                self.errors.append(line.text)
-        return said
-
-    def _follow(self, text: str) -> None:
-        for mark, phase in PHASES:
-            # Packer waits for SSH from the first second of an install; the installer's own
-            # reports say more about where it is.
-            if text.startswith(mark) and not (phase == "ssh" and self.is_install):
-                self.enter(phase)
-        if task := task_of(text):
-            self.task = task
-            if task.lower().startswith(CLEANING):
-                self.enter("cleaning")
-            self.on_detail(task)
-
-    def seconds(self) -> dict[str, float]:
-        """How long each phase took."""
-        now = time.monotonic()
-        ends = [start for _, start in self.phases[1:]] + [now]
-        spent: dict[str, float] = {}
-        for (phase, start), end in zip(self.phases, ends, strict=True):
-            spent[phase] = round(spent.get(phase, 0.0) + end - start, 1)
-        return spent
+Abort = Callable[[], BaseException | None]
 
 
 def run_packer(
@@ -92,58 +38,187 @@ def run_packer(
     runner: Runner,
     story: Story,
     variables: Mapping[str, str] | None = None,
-    abort: Callable[[], BaseException | None] | None = None,
+    abort: Abort | None = None,
+    policy: Policy | None = None,
+    will_retry: WillRetry = never,
 ) -> Path:
     """Runs the build that `spec` describes in `work` and returns the disk that it leaves.
 
     `temporary` has a short path, for the sockets of what Packer runs. The template stays in `work`
-    as `packer.json`; `variables`, which may be secret, live in a
-    0600 file while Packer runs. Whatever the end, no Packer and no QEMU of it stays behind.
-    Raises BuildFailed with Packer's own words, or what `abort` returned.
+    as `packer.json`; `variables`, which may be secret, live in a 0600 file while Packer runs.
+    Whatever the end, no Packer and no QEMU of it stays behind; where `policy` keeps the VM of a
+    build that will not be tried again, that end comes later. After a failure the last picture of
+    the screen is `failure.png` beside the log. Raises BuildFailed with Packer's own words, or what
+    `abort` returned.
     """
     make_directory(work)
     shutil.rmtree(spec.output, ignore_errors=True)
-    template = work / "packer.json"
-    secret = work / "variables.json"
+    if spec.builder == "qemu":
+        spec = replace(spec, monitor=temporary / "screen")
+    template, secret = work / "packer.json", work / "variables.json"
     write_text(template, json.dumps(make_template(spec), indent=2) + "\n")
     write_text(secret, json.dumps(dict(variables or {})), mode=0o600)
-    environment = _environment(work, temporary)
-    say = _logger(log, runner)
+    story.restart()
+    url = (variables or {}).get("ks_url", "")
+    attempt = _Attempt(
+        spec=spec,
+        work=work,
+        temporary=temporary,
+        log=log,
+        runner=runner,
+        story=story,
+        policy=policy or Policy(),
+        will_retry=will_retry,
+        abort=abort or _never,
+        kickstart="/".join(url.split("/")[:3]),
+    )
     try:
-        runner.run(
-            ["packer", "validate", f"-var-file={secret}", template],
-            reason="boot and provision the build VMs",
-            env=environment,
-            timeout=120,
-            log=log,
-        )
-        result = runner.run(
-            ["packer", "build", "-machine-readable", f"-var-file={secret}", template],
-            env=environment,
-            on_line=lambda raw: say(story.hear(raw)),
-            check=False,
-            abort=abort,
-            grace=STOPPING,
-            timeout=spec.ssh_seconds + PROVISIONING,
-        )
+        return attempt.run([f"-var-file={secret}", template])
+    except GoldimgError as error:
+        if attempt.failure_picture.exists():
+            error.screen = attempt.failure_picture
+        raise
     finally:
         secret.unlink(missing_ok=True)
-        reap(work)
-    disk = spec.output / DISK
-    if result.code != 0 or not disk.exists():
-        shutil.rmtree(spec.output, ignore_errors=True)
-        raise failure(spec.name, story, log)
-    return disk
 
 
-def _environment(work: Path, temporary: Path) -> dict[str, str]:
-    return {
-        "CHECKPOINT_DISABLE": "1",
-        "PACKER_NO_COLOR": "1",
-        "PACKER_CONFIG": str(work / "packerconfig"),
-        "PACKER_CACHE_DIR": str(work / "cache"),
-        "TMPDIR": str(temporary),
-    }
+def _never() -> None:
+    """Ends no build."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """One run of Packer; the members are run_packer's."""
+
+    spec: Spec
+    work: Path
+    temporary: Path
+    log: Path
+    runner: Runner
+    story: Story
+    policy: Policy
+    will_retry: WillRetry
+    abort: Abort
+    kickstart: str
+
+    @property
+    def failure_picture(self) -> Path:
+        return self.log.with_name(FAILURE)
+
+    def run(self, words: list[str | Path]) -> Path:
+        """Validates, builds, and returns the disk; what a failed build leaves goes by the policy.
+
+        `words` are the variables and the template, as Packer takes them.
+        """
+        self.failure_picture.unlink(missing_ok=True)
+        disk = None
+        try:
+            self.runner.run(
+                ["packer", "validate", *words],
+                reason="boot and provision the build VMs",
+                env=self._environment(),
+                timeout=120,
+                log=self.log,
+            )
+            with self._monitor() as monitor:
+                disk = self._build(words, monitor)
+            return disk
+        finally:
+            reap(self.work)
+            if disk is None and self.policy.on_error != "abort":
+                shutil.rmtree(self.spec.output, ignore_errors=True)
+
+    def _build(self, words: list[str | Path], monitor: Monitor) -> Path:
+        self.story.on_files(self._places(monitor))
+        say = _logger(self.log, self.runner)
+        result = self.runner.run(
+            ["packer", "build", "-machine-readable", *self.policy.packer_words, *words],
+            env=self._environment(),
+            on_line=lambda raw: say(self.story.hear(raw)),
+            check=False,
+            abort=lambda: self._aborted(monitor),
+            grace=STOPPING,
+            timeout=self.spec.ssh_seconds + PROVISIONING,
+        )
+        self.story.end_task()
+        if slowest := self.story.slowest():
+            say(["slowest tasks:", *slowest])
+        disk = exported_disk(self.spec)
+        if result.code != 0 or not disk.exists():
+            error = self._failure(result)
+            self._failed(error, monitor)
+            raise error
+        self.story.mark("shut down")
+        return disk
+
+    def _failure(self, result: Completed) -> GoldimgError:
+        if result.code < 0:
+            why = f"it was killed by signal {-result.code}"
+            return BuildFailed(f"{self.spec.name}: Packer failed", why=why, log=self.log)
+        return failure(self.spec.name, self.story, self.log)
+
+    def _aborted(self, monitor: Monitor) -> BaseException | None:
+        error = self.abort()
+        if error is not None:
+            self._failed(error, monitor)
+        return error
+
+    def _failed(self, error: BaseException, monitor: Monitor) -> None:
+        """Keeps the last picture and, where it is wanted, the VM until somebody lets it go."""
+        monitor.shoot()
+        monitor.keep(self.failure_picture)
+        if self.policy.on_error == "keep" and not self.will_retry(error):
+            lines = ways_in(
+                key=self.spec.private_key,
+                port=self.story.ssh_port,
+                vnc=self.story.vnc,
+                picture=self.failure_picture,
+                console=self.spec.console,
+                pids=working_in(self.work),
+            )
+            self.policy.hold(self.spec.name, [str(error), *lines])
+
+    def _monitor(self) -> Monitor:
+        story = self.story
+        watchdog = Watchdog(
+            say=story.on_warning,
+            is_emulated=self.spec.machine.accelerator != "kvm",
+            usual=self.policy.usual.get(story.is_install, {}),
+        )
+        return Monitor(
+            story=story,
+            watchdog=watchdog,
+            console=self.spec.console,
+            picture=self.work / PICTURE,
+            screen=screen_of(self.spec, self.runner),
+            kickstart=self.kickstart,
+        )
+
+    def _places(self, monitor: Monitor) -> dict[str, str]:
+        """Where those who follow the build find what it shows."""
+        return {
+            "log": str(self.log),
+            "console": str(self.spec.console),
+            "picture": str(monitor.picture),
+        }
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "CHECKPOINT_DISABLE": "1",
+            "PACKER_NO_COLOR": "1",
+            "PACKER_CONFIG": str(self.work / "packerconfig"),
+            "PACKER_CACHE_DIR": str(self.work / "cache"),
+            "TMPDIR": str(self.temporary),
+        }
+
+
+def screen_of(spec: Spec, runner: Runner) -> Screen:
+    """How the screen of the build's VM is seen."""
+    if spec.monitor:
+        return QmpScreen(socket=spec.monitor)
+    if spec.builder == "virtualbox-iso" and spec.native:
+        return VBoxScreen(name=spec.native.vm_name, runner=runner)
+    return NoScreen()
 
 
 def _logger(log: Path, runner: Runner) -> Callable[[list[str]], None]:
@@ -165,13 +240,22 @@ def failure(build: str, story: Story, log: Path) -> GoldimgError:
     if "Timeout waiting for SSH" in text:
         return BuildFailed(
             f"{build}: no SSH in time",
-            why=f"the build was in phase '{story.phases[-1][0] if story.phases else 'start'}'",
+            why=f"the build was in phase '{story.phase or 'start'}'",
             log=log,
-            hint="console.log beside the log shows the guest's serial console; "
-            "raise ssh_timeout on a slow host",
+            hint="console.log beside the log shows the guest's serial console, failure.png its "
+            "screen; raise ssh_timeout on a slow host",
         )
-    if story.task and any(line.startswith(("fatal:", "ERROR!")) for line in recent):
-        details = [line for line in recent if line.startswith(("fatal:", "ERROR!"))][-3:]
-        return BuildFailed(f"{build}: Ansible task '{story.task}' failed", details=details, log=log)
+    if story.task and (reason := ansible_reason(recent)):
+        return BuildFailed(
+            f"{build}: Ansible task '{story.task}' failed",
+            details=[shortened(line) for line in reason],
+            log=log,
+            hint="--on-error keep leaves the VM running to look at",
+        )
     details = story.errors[-3:] or [line for line in recent if line.strip()][-6:]
     return BuildFailed(f"{build}: Packer failed", details=details, log=log)
+
+
+def shortened(line: str, length: int = 500) -> str:
+    """A line that fits where errors are read; the log has it whole."""
+    return line if len(line) <= length else f"{line[:length]}… (the log has the rest)"

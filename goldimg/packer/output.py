@@ -5,12 +5,18 @@ Format: https://developer.hashicorp.com/packer/docs/commands#format-for-machine-
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 ESCAPES = {"%!(PACKER_COMMA)": ",", "\\n": "\n", "\\r": "\r"}
 UI_PREFIX = re.compile(r"^(?:==> |    )(?P<build>[\w.-]+)(?: \([^)]*\))?: ?(?P<text>.*)$")
 TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?P<name>.+?)\]")
+
+LONGEST = 300  # lines of one failure of Ansible's
+SHOWN = 6  # of them that an error repeats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +50,33 @@ def task_of(text: str) -> str | None:
     """The name of the Ansible task that starts with this line."""
     match = TASK.match(text)
     return match["name"].split(" : ")[-1] if match else None
+
+
+def ansible_reason(lines: Sequence[str]) -> list[str]:
+    """Why Ansible's last task failed, in a few lines; empty where `lines` hold no failure.
+
+    A failure is one line of JSON that Packer breaks where a string in it has a line's end.
+    """
+    starts = [at for at, line in enumerate(lines) if line.startswith(("fatal:", "ERROR!"))]
+    if not starts:
+        return []
+    rest = list(lines[starts[-1] :])
+    _, _, first = rest[0].partition("=> ")
+    for end in range(1, min(len(rest), LONGEST) + 1):
+        if rest[end - 1].endswith("}"):
+            with contextlib.suppress(ValueError):
+                return _said(json.loads("\\n".join([first, *rest[1:end]])), rest[0])
+    return [rest[0]]
+
+
+def _said(result: object, whole: str) -> list[str]:
+    """What is of use to a person in a failed task's result."""
+    if not isinstance(result, dict):
+        return [whole]
+    command = result.get("cmd")
+    found = [f"command: {' '.join(map(str, command))}"] if isinstance(command, list) else []
+    for name in ("msg", "stderr", "stdout"):
+        text = str(result.get(name) or "").strip()
+        if text and not (name == "stdout" and result.get("stderr")):
+            found += [f"{name}: {line}" for line in text.splitlines()[-SHOWN:]]
+    return found or [whole]

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from goldimg.errors import UsageError
 from goldimg.formats import Written, ova
@@ -39,6 +39,7 @@ class Conversion:
     memory_mib: int
     seed: str
     guest: GuestOs | None
+    firmware: Literal["bios", "efi"] = "bios"
     runner: Runner
     progress: Callable[[int, int], None]
 
@@ -65,6 +66,8 @@ class Provider(ABC):
     title: ClassVar[str]
     extensions: ClassVar[tuple[str, ...]]
     native_builder: ClassVar[str] = "qemu"
+    firmwares: ClassVar[tuple[str, ...]] = ("bios", "efi")  # that its machines can start by
+    takes_guest_additions: ClassVar[bool] = False  # those of VirtualBox, where the site wants them
     is_long: ClassVar[bool] = False  # its layer takes longest, so it is started first
 
     def __init_subclass__(cls) -> None:

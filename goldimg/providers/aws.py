@@ -20,6 +20,7 @@ class Aws(Provider):
     title = "Amazon Web Services"
     extensions = ("ova",)
     native_builder = "virtualbox-iso"
+    firmwares = ("bios",)  # VirtualBox's kind of OVA cannot ask for EFI
 
     def convert(self, job: Conversion) -> list[Written]:
         machine = Machine(

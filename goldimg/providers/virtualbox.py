@@ -21,6 +21,8 @@ class VirtualBox(Provider):
     title = "VirtualBox"
     extensions = ("ova", "box")
     native_builder = "virtualbox-iso"
+    firmwares = ("bios",)  # its OVA cannot ask for EFI
+    takes_guest_additions = True
 
     def convert(self, job: Conversion) -> list[Written]:
         machine = Machine(

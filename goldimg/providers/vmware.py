@@ -30,6 +30,7 @@ class VMware(Provider):
                 memory=job.memory_mib,
                 controller="pvscsi",
                 nic="vmxnet3",
+                firmware=job.firmware,
                 version=11,
                 hot_add=True,
             ),
