@@ -128,8 +128,11 @@ def build_recorder(site: Site, settings: Settings) -> Recorder | None:
     def name_of(build: str) -> str:
         return artifact_name(settings.name, version, build)
 
+    def directory_of(build: str) -> Path:
+        return site.artifact_dir(version, settings.name, build)
+
     try:
-        return Recorder(Store(path), name_of)
+        return Recorder(Store(path), name_of, directory_of)
     except (GoldimgError, OSError):
         return None  # a page is not worth a build
 

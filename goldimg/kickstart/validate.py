@@ -79,7 +79,8 @@ def _ksvalidator(texts: Sequence[str], syntax: str, runner: Runner) -> Iterator[
             check=False,
             timeout=60 + len(paths),
             # Its messages are read below, so they must not be translated.
-            env={"LC_ALL": "C.UTF-8", "PYTHONWARNINGS": "default"},
+            # And it leaves copies of what it read in the temporary directory.
+            env={"LC_ALL": "C.UTF-8", "PYTHONWARNINGS": "default", "TMPDIR": directory},
         )
         said = re.sub(rf"{re.escape(directory)}/[0-9]+\.cfg", NAME, f"{done.stdout}\n{done.stderr}")
         messages = list(_messages(said))

@@ -36,6 +36,17 @@ class BuildRecord:
     text: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a build's files are: the last picture of its screen, and its artifacts.
+
+    After a failure the last picture is in `directory` too, as `failure.png`.
+    """
+
+    picture: Path
+    directory: Path
+
+
 class Journal(Database):
     """What is only ever added to, or replaced."""
 
@@ -58,6 +69,21 @@ class Journal(Database):
         """The builds that were recorded, the latest first."""
         rows = self._connection().execute("SELECT * FROM build ORDER BY started DESC, name")
         return [BuildRecord(**dict(row)) for row in rows]
+
+    def set_place(self, build: str, place: Place) -> None:
+        """From now on the build's picture and artifacts are looked for there."""
+        with self._changing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO place VALUES (?,?,?)",
+                (build, str(place.picture), str(place.directory)),
+            )
+
+    def place(self, build: str) -> Place | None:
+        """Where a build's files are; None where it has not said so."""
+        row = self._connection().execute("SELECT * FROM place WHERE build = ?", (build,)).fetchone()
+        if row is None:
+            return None
+        return Place(picture=Path(row["picture"]), directory=Path(row["directory"]))
 
     def set_iso(self, os_name: str, path: Path) -> None:
         """From now on the files of `os_name` come out of this ISO."""

@@ -14,6 +14,7 @@ from goldimg.serve.store import State
 
 SHORTEST_EXPIRY, LONGEST_EXPIRY = 60, 30 * 86_400  # seconds
 Schema = dict[str, Any]
+PNG = "image/png"
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
@@ -156,6 +157,9 @@ ROUTES = (
     Route("/hosts/{name}/cancel", "post", "Disarms the host",
           {303: (HTML, "disarmed"), 302: _PAGE[302], **_FORM, **_NO_HOST},
           body=("application/x-www-form-urlencoded", _object(**_FORM_TOKEN)), access="page"),
+    Route("/builds/{name}/picture.png", "get", "The screen of a build's machine",
+          {200: (PNG, "the last picture"), 302: _PAGE[302], 404: (HTML, "there is none")},
+          access="page"),
     Route("/builds/{name}", "get", "One build of images",
           {**_PAGE, 404: (HTML, "no such build")}, access="page"),
     Route("/login", "get", "Where the admin token is given",

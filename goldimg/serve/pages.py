@@ -14,6 +14,7 @@ from goldimg.errors import GoldimgError
 from goldimg.serve import guard
 from goldimg.serve.arming import arm_host
 from goldimg.serve.front import Web
+from goldimg.serve.outputs import artifacts_of, picture_of, size_text
 from goldimg.serve.routing import at, routes_of
 from goldimg.serve.sessions import COOKIE
 from goldimg.serve.shown import (
@@ -205,8 +206,20 @@ class Pages:
             abort(404, "no such build")
         lines = [redacted(line) for line in self.store.lines(name, LINES)]
         return self.page(
-            "build.html", build=found, steps=steps(self.store.history(name)), lines=lines
+            "build.html",
+            build=found,
+            steps=steps(self.store.history(name)),
+            lines=lines,
+            picture=picture_of(self.store.place(name)),
+            files=artifacts_of(self.store.place(name)),
         )
+
+    @at("/builds/<name>/picture.png")
+    def picture(self, name: str) -> Response:
+        found = picture_of(self.store.place(name))
+        if found is None:
+            abort(404, "no picture of this build's screen")
+        return Response(found.data, content_type="image/png")
 
 
 def page_routes(web: Web) -> Blueprint:
@@ -222,6 +235,7 @@ def filters() -> dict[str, Any]:
         "ago": ago,
         "span": span,
         "redacted": redacted,
+        "size": size_text,
         "colour": lambda state: COLOURS.get(state, "busy"),
         "build_colour": lambda state: {"failed": "bad", "done": "good", "skipped": "idle"}.get(
             state, "busy"

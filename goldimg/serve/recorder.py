@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 
 from goldimg.errors import GoldimgError
-from goldimg.events import SILENT, Event
+from goldimg.events import Event
+from goldimg.serve.journal import Place
 from goldimg.serve.store import Store
 
 STATES = {"done": "done", "failed": "failed", "skipped": "skipped"}
@@ -15,16 +17,20 @@ STATES = {"done": "done", "failed": "failed", "skipped": "skipped"}
 class Recorder:
     """Keeps the phases of a build's images and bases; `name_of` names them across runs.
 
+    `directory_of` says where their artifacts will be.
+
     A build is never stopped by it: once the store cannot be written, nothing more is recorded.
     """
 
-    def __init__(self, store: Store, name_of: Callable[[str], str]) -> None:
-        self._store, self._name_of = store, name_of
+    def __init__(
+        self, store: Store, name_of: Callable[[str], str], directory_of: Callable[[str], Path]
+    ) -> None:
+        self._store, self._name_of, self._directory_of = store, name_of, directory_of
         self._begun: set[str] = set()
         self._broken = False
 
     def __call__(self, event: Event) -> None:
-        if self._broken or not event.build or event.kind in SILENT:
+        if self._broken or not event.build or event.kind == "progress":
             return
         try:
             self._record(event, self._name_of(event.build))
@@ -35,6 +41,10 @@ class Recorder:
         if name not in self._begun:
             self._begun.add(name)
             self._store.build(name, "queued", "")
+        if event.kind == "files":
+            picture, directory = Path(str(event.data["picture"])), self._directory_of(event.build)
+            self._store.set_place(name, Place(picture=picture, directory=directory))
+            return
         state = STATES.get(event.kind) or (event.phase if event.kind == "phase" else "")
         if state:
             self._store.build(name, state, event.text)
