@@ -155,7 +155,8 @@ def test_every_os_of_the_project_loads(os_name: str) -> None:
     settings = load_settings(Site(root=REPOSITORY), os_name, environ={})
     assert settings.boot_command("http://h/ks/1").count("http://h/ks/1") == 1
     assert settings.boot_command("http://h/ks/1", "efi").count("http://h/ks/1") == 1
-    assert settings.iso_urls() or settings.os.installer.kind == "debian-packages"
+    is_given = settings.os.installer.kind == "debian-packages" or settings.unsupplied()
+    assert settings.iso_urls() or is_given
     settings.repo_url()
     settings.extra_repos()
     assert json.dumps(settings.packer_os())
@@ -197,11 +198,14 @@ def test_versions_and_words_stay_as_written(site: Site) -> None:
 
 
 def test_anchors_and_merges_work(site: Site) -> None:
-    text = "builder: {aws: &b qemu, azure: *b}\npublish:\n  a: &p {x: 1}\n  b: {<<: *p, y: 2}\n"
+    text = (
+        "builder: {aws: &b qemu, azure: *b}\n"
+        "vmx_data: &p {x: 1}\nvmx_data_post: {<<: *p, y: 2}\n"
+    )
     write(site.root, "templates/site.yml", text)
     settings = load(site)
     assert settings.site.builder == {"aws": "qemu", "azure": "qemu"}
-    assert settings.site.publish["b"] == {"x": 1, "y": 2}
+    assert settings.site.vmx_data_post == {"x": "1", "y": "2"}
 
 
 def test_variables_override_files_and_the_last_one_wins(site: Site) -> None:
@@ -231,7 +235,7 @@ def test_paths_are_relative_to_the_site(site: Site) -> None:
     settings = load(site, "cache_dir=c", "iso_path=~/x.iso", "iso_checksum=file:lists/SUMS")
     assert settings.cache_dir == site.root / "c"
     assert settings.iso_path == Path.home() / "x.iso"
-    assert settings.checksum_list == site.root / "lists/SUMS"
+    assert settings.checksum_file == site.root / "lists/SUMS"
 
 
 @pytest.mark.parametrize(
@@ -351,14 +355,17 @@ def test_a_billion_laughs_are_cut_short(site: Site) -> None:
 
 
 def test_an_unknown_provider_is_found_wherever_it_is_named(site: Site) -> None:
-    text = "providers: [aws, asure]\nbuilder:\n  asw: qemu\npublish: {gpc: {}}\n"
+    text = "providers: [aws, asure]\nbuilder:\n  asw: qemu\n"
     write(site.root, "templates/site.yml", text)
     known = ("aws", "azure", "gcp")
     assert problems(site, "builder.foo=qemu", providers=known) == [
         "templates/site.yml:1:18: providers[1]: unknown provider (did you mean 'azure'?)",
         "templates/site.yml:3:3: builder.asw: unknown provider (did you mean 'aws'?)",
         "--var: builder.foo: unknown provider",
-        "templates/site.yml:4:11: publish.gpc: unknown provider (did you mean 'gcp'?)",
+    ]
+    write(site.root, "templates/site.yml", "publish: {gpc: {}}\n")
+    assert problems(site, providers=known) == [
+        "templates/site.yml:1:11: publish.gpc: unknown key (did you mean 'gcp'?)"
     ]
     write(site.root, "templates/site.yml", "providers: aws, asure\n")
     assert problems(site, providers=known) == [

@@ -16,7 +16,8 @@ from goldimg.config import Settings, load_settings
 from goldimg.errors import ConfigError, GoldimgError, Interrupted, VerificationFailed
 from goldimg.iso.checksums import parse_list
 from goldimg.iso.download import READ, Policy, Progress
-from goldimg.iso.fetch import Iso, locate, preflight
+from goldimg.iso.fetch import Iso, locate
+from goldimg.iso.reach import preflight
 from goldimg.project import Site
 from goldimg.run import Runner
 
@@ -337,8 +338,9 @@ def test_a_list_without_the_iso_says_what_it_has(tmp_path: Path, mirror: Mirror)
     wanted = settings(tmp_path, mirror, iso_checksum=f"file:{mirror.url}/SUMS")
     with pytest.raises(GoldimgError, match=r"no SHA-256 of CentOS-7.iso \(did you mean 'CentOS-8"):
         fetch(tmp_path, wanted)
-    (problem,) = preflight(wanted, tmp_path / "cache", policy=QUICK)
+    problem, *listed = preflight(wanted, tmp_path / "cache", policy=QUICK)
     assert "did you mean 'CentOS-8.iso'?" in problem
+    assert listed == ["CentOS-8.iso"]
 
 
 def test_a_list_of_other_digests_is_not_mistaken() -> None:

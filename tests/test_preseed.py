@@ -268,15 +268,14 @@ def test_a_mirror_that_is_no_plain_url_is_refused(url: str) -> None:
         rendered({}, repo_url=url)
 
 
-def test_the_example_os_needs_but_a_mirror(tmp_path: Path) -> None:
-    shutil.copytree(ROOT.parent / "templates", tmp_path / "templates")
-    example = tmp_path / "templates/os/Debian-12.12.yml.example"
-    mirror = "\nrepo_server: http://mirror.example.com/debian\n"
-    example.with_suffix("").write_text(example.read_text() + mirror)
-    found = load_settings(Site(root=tmp_path), "Debian-12.12", environ={})
+@pytest.mark.parametrize("os_name", ["Debian-12-netinst", "Debian-13-netinst"])
+def test_a_netinst_iso_installs_by_preseed(os_name: str) -> None:
+    site = Site(root=ROOT.parent)
+    mirror = "repo_server=http://mirror.example.com/debian"
+    found = load_settings(site, os_name, environ={}, variables=[mirror])
     assert found.os.installer.kind == "debian-installer"
-    assert found.iso_urls()[0].endswith("/12.12.0/amd64/iso-cd/debian-12.12.0-amd64-netinst.iso")
-    assert str(found.checksum_list).endswith("/12.12.0/amd64/iso-cd/SHA256SUMS")
+    assert [url.rpartition("/")[2] for url in found.iso_urls()] == [found.iso_file] * 2
+    assert all(url.endswith("/amd64/iso-cd/SHA256SUMS") for url in found.checksum_lists())
     firmwares: tuple[Firmware, ...] = ("bios", "efi")
     for firmware in firmwares:
         keys = found.boot_command(URL, firmware)

@@ -6,13 +6,15 @@ text has an alphabet in which it cannot end a line, a word or a directory.
 
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+# What may stand in braces in the URLs of an OS file.
+PLACES = ("os_name", "os_version", "os_major", "iso_server", "repo_server", "iso", "iso_file")
 
 
 class Fault(ValueError):
@@ -70,7 +72,10 @@ def _url(value: str) -> str:
 def _checksum(value: str) -> str:
     if re.fullmatch(r"file:[!-~]+", value):
         rest = value.removeprefix("file:")
-        return f"file:{_url(rest) if '://' in rest else rest}"
+        check_places(rest, PLACES)
+        if "://" in rest and "{" not in rest:
+            rest = _url(rest)
+        return f"file:{rest}"
     if re.fullmatch(r"(sha256:)?[0-9A-Fa-f]{64}", value):
         return value[-64:].lower()
     raise ValueError('must be 64 hex digits of a SHA-256, "sha256:…" or "file:URL of a list"')
@@ -80,18 +85,24 @@ def template(*names: str, required: str = "") -> AfterValidator:
     """Accepts text whose `{placeholders}` are all among `names`, with `required` among them."""
 
     def check(value: str) -> str:
-        try:
-            fields = {name for _, name, _, _ in string.Formatter().parse(value) if name is not None}
-        except ValueError:
-            raise ValueError("has a '{' or '}' that does not enclose a placeholder") from None
-        allowed = ", ".join("{" + name + "}" for name in names)
-        if fields - set(names):
-            raise ValueError(f"has a placeholder other than {allowed}")
+        fields = check_places(value, names)
         if required and required not in fields:
             raise ValueError(f"must contain {{{required}}}")
         return value
 
     return AfterValidator(check)
+
+
+def check_places(text: str, names: Collection[str]) -> set[str]:
+    """The `{placeholders}` of `text`; ValueError where one is not among `names`."""
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+    except ValueError:
+        raise ValueError("has a '{' or '}' that does not enclose a placeholder") from None
+    if fields - set(names):
+        allowed = ", ".join("{" + name + "}" for name in names)
+        raise ValueError(f"has a placeholder other than {allowed}")
+    return fields
 
 
 def expand(text: str, values: Mapping[str, str], complain: Callable[[str], None]) -> str:

@@ -4,48 +4,51 @@ Keys of the original system keep their names: its site.json and os/*.json are ac
 numbers and booleans in quotes included.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr
 
+from goldimg.config.catalog import Catalog
 from goldimg.config.fields import (
-    AbsolutePath,
     BootOptions,
-    Checksum,
-    Fault,
     Keyboard,
     Lang,
     Name,
-    OsVersion,
-    Packages,
     Salt,
     Seconds,
     Text,
     Timezone,
-    Url,
-    Urls,
     Version,
     Word,
     Words,
     expand,
     matching,
     seconds,
-    template,
 )
+from goldimg.config.os_file import (
+    Firmware,
+    Installer,
+    NetbootFiles,
+    OsFile,
+    SiteMirror,
+    iso_file_name,
+)
+from goldimg.config.publish import Publish
 from goldimg.config.serve import Serve
+from goldimg.config.written import Written
 from goldimg.errors import ConfigError, Problem
 
+__all__ = ["Firmware", "Installer", "NetbootFiles", "OsFile", "Settings", "SiteFile"]
+
 Builder = Literal["auto", "qemu", "virtualbox-iso", "vmware-iso"]
-Firmware = Literal["bios", "efi"]
-_PLACES = ("os_name", "os_version", "os_major", "iso_server", "repo_server", "iso", "iso_file")
-RepoTemplate = Annotated[Text, template(*_PLACES)]
-IsoPath = Annotated[
-    str, matching(r"[A-Za-z0-9][A-Za-z0-9._+/-]*", "must be a path inside the ISO, such as a/b")
+
+
+Variable = Annotated[
+    str, matching(r"(?!packer_|ansible_)[A-Za-z_][A-Za-z0-9_]*", "must be a variable's name of yours")
 ]
-BootTemplate = Annotated[Text, template("ks_url", required="ks_url")]
+ExtraVars = dict[Variable, Any]
 
 
 def _digits(value: object) -> object:
@@ -53,22 +56,7 @@ def _digits(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-class _Written(BaseModel):
-    """Frozen, no unknown keys; an empty value is no value, so that defaults apply."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, coerce_numbers_to_str=True, hide_input_in_errors=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_empty(cls, data: object) -> object:
-        if not isinstance(data, Mapping):
-            return data
-        return {key: value for key, value in data.items() if value is not None and value != ""}
-
-
-class SiteFile(_Written):
+class SiteFile(Written):
     """`templates/site.yml`: what is the same for every operating system of this site."""
 
     namespace: Name = "goldimg"
@@ -96,97 +84,22 @@ class SiteFile(_Written):
     hardware_version: int = Field(default=11, ge=4, le=99)  # VMware's
     vmx_data: dict[Text, Text] = {}
     vmx_data_post: dict[Text, Text] = {}
+    secure_boot: bool = False  # of VMware's OVA, as the two below
+    tpm: bool = False
+    ova_writer: Literal["goldimg", "ovftool"] = "goldimg"
+    qcow2_compression: Literal["zlib", "zstd"] = "zlib"  # zstd: smaller, for QEMU 5.1 and newer
+    boxes: bool = False  # debugging boxes for Vagrant, beside the artifacts
+    catalog: Catalog = Catalog()
+    updates: bool = False  # the base is brought up to date
+    extra_vars: ExtraVars = {}  # of the playbooks
     warm_layers: bool = True  # under emulation: layers go on from the base's running guest
     ks_port: int = Field(default=0, ge=0, le=65535)  # 0: a free one
     cache_dir: Text | None = None
+    iso_dir: Text = "isos"  # ISOs of one's own, by their names
+    os_mirrors: dict[Text, SiteMirror] = {}  # by distribution or OS
+    check_sources: bool = True  # ask repositories before a VM starts
     serve: Serve = Serve()
-    publish: dict[Word, dict[str, Any]] = {}
-
-
-class Installer(_Written):
-    """How the installer ISO comes about: fetched, or assembled from packages. A fetched
-    debian-installer reads a preseed, the others read kickstarts."""
-
-    kind: Literal["anaconda", "debian-installer", "debian-packages"]
-    suite: Word | None = None
-    components: Words = ("main",)
-    kernel: Word | None = None
-    packages: Packages = ()
-    security_server: Url | None = None
-
-
-class KickstartOptions(_Written):
-    """What the OS wants of its kickstart."""
-
-    family: Literal["el", "debian"]
-    syntax: Annotated[str, matching(r"(RHEL|F)[0-9]{1,2}", 'must be such as "RHEL9"')]
-    options: dict[Word, Any] = {}
-    repo_path: RepoTemplate = "{repo_server}/{os_version}/os/x86_64"
-    extra_repos: dict[Word, RepoTemplate] = {}
-
-
-class Boot(_Written):
-    """Keys that make the ISO's boot menu start an installation by kickstart."""
-
-    bios: BootTemplate
-    efi: BootTemplate | None = None
-    firmware: Firmware | None = None  # by which it is installed; else the site's
-    options: BootOptions = ()  # of its kernel, beside the site's
-
-
-class NetbootFiles(_Written):
-    """What a machine that starts over the network loads: paths in the ISO, kernel arguments."""
-
-    kernel: IsoPath
-    initrd: IsoPath
-    arguments: Annotated[Text, template("ks_url", "tree_url", "bootif", required="ks_url")]
-    # A signed first and second loader for Secure Boot; both or none.
-    shim: IsoPath | None = None
-    grub: IsoPath | None = None
-
-
-class OsFile(_Written):
-    """`templates/os/<OS>.yml`: one operating system. Code asks it for capabilities."""
-
-    vm_name: Name | None = None
-    os_name: Annotated[str, matching(r"[A-Za-z][A-Za-z0-9 ._-]*", "must be a distribution's name")]
-    os_version: OsVersion
-    iso: Text | None = None
-    iso_checksum: Checksum | None = None
-    iso_server: Url | None = None
-    iso_url: RepoTemplate = "{iso_server}/{os_version}/isos/x86_64/{iso_file}"
-    iso_path: Text | None = None
-    mirrors: Urls = ()
-    repo_server: Url | None = None
-    installer: Installer
-    kickstart: KickstartOptions
-    boot: Boot
-    netboot: NetbootFiles | None = None
-    package_manager: Literal["apt", "yum", "dnf"]
-    python: Annotated[str, matching(r"[23]\.[0-9]{1,2}", 'must be such as "3.9"')]
-    sftp_server: AbsolutePath
-    guest_os: dict[Word, Word] = {}
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> "OsFile":
-        if self.iso and "://" not in self.iso and not set(self.iso).isdisjoint("/\\?#{}"):
-            raise Fault("iso", "must be a file name or an http(s):// URL")
-        if self.iso or self.iso_path or self.installer.kind != "debian-packages":
-            self._check_iso()
-            return self
-        for name in ("suite", "kernel"):
-            if not getattr(self.installer, name):
-                raise Fault(f"installer.{name}", "is needed to assemble an installer")
-        return self
-
-    def _check_iso(self) -> None:
-        if not self.iso and not self.iso_path:
-            raise Fault("iso", "is needed: a file name for iso_server, a URL, or set iso_path")
-        if not self.iso_checksum:
-            raise Fault("iso_checksum", "is needed: an ISO is never used unverified")
-        needs_server = self.iso and "://" not in self.iso and not self.iso_path
-        if needs_server and not (self.iso_server or self.mirrors):
-            raise Fault("iso_server", "is needed to find the ISO, or mirrors, or iso_path")
+    publish: Publish = Publish()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,8 +112,8 @@ class Settings:
     os_shown: str  # the OS file as messages name it
     root_pass: SecretStr | None = None  # None: random for each build
     cache_dir: Path | None = None
-    iso_path: Path | None = None
-    checksum_list: str | Path | None = None  # where iso_checksum is "file:…": its URL or path
+    iso_path: Path | None = None  # the ISO that is here: iso_path's, or one of iso_dir
+    checksum_file: Path | None = None  # where iso_checksum is "file:…" of this machine
     notes: tuple[str, ...] = ()
     sources: tuple[Path, ...] = field(default=())  # files that were read
 
@@ -215,6 +128,11 @@ class Settings:
         return self.os.boot.firmware or self.site.firmware
 
     @property
+    def memory_mib(self) -> int:
+        """What a build VM has: the site's, but not less than the installer needs."""
+        return max(self.site.memory, self.os.least_memory or 0)
+
+    @property
     def boot_options(self) -> tuple[str, ...]:
         """Kernel arguments of the installer, the site's first, each once."""
         return tuple(dict.fromkeys([*self.site.boot_options, *self.os.boot.options]))
@@ -222,10 +140,7 @@ class Settings:
     @property
     def iso_file(self) -> str | None:
         """The ISO's file name, with its suffix."""
-        if self.os.iso is None:
-            return self.iso_path.name if self.iso_path else None
-        name = self.os.iso.partition("?")[0].rpartition("/")[2]
-        return name if name.endswith(".iso") else f"{name}.iso"
+        return iso_file_name(self.os.iso) or (self.iso_path.name if self.iso_path else None)
 
     @property
     def netboot_files(self) -> NetbootFiles | None:
@@ -242,10 +157,46 @@ class Settings:
         if "://" in self.os.iso:
             urls = [self.os.iso, *(f"{mirror}/{self.iso_file}" for mirror in self.os.mirrors)]
         else:
-            servers = [self.os.iso_server] if self.os.iso_server else []
-            servers.extend(self.os.mirrors)
-            urls = [self._filled("iso_url", self.os.iso_url, iso_server=at) for at in servers]
+            urls = [
+                self._filled("iso_url", self.os.iso_url, iso_server=at) for at in self.iso_servers
+            ]
         return tuple(dict.fromkeys(urls))
+
+    @property
+    def iso_servers(self) -> tuple[str, ...]:
+        """The servers that may have the ISO, in the order to try: the site's own first."""
+        own = (self.os.iso_server,) if self.os.iso_server else ()
+        return tuple(dict.fromkeys([*own, *self.os.mirrors]))
+
+    def checksum_lists(self) -> tuple[str, ...]:
+        """URLs of lists that hold the ISO's SHA-256, in the order to ask; none: no list's."""
+        kind, _, text = (self.os.iso_checksum or "").partition(":")
+        if kind != "file" or self.checksum_file:
+            return ()
+        if "{iso_server}" not in text:
+            return (self._filled("iso_checksum", text),)
+        return tuple(self._filled("iso_checksum", text, iso_server=at) for at in self.iso_servers)
+
+    def repo_candidates(self) -> tuple[str, ...]:
+        """Where else the installation repository may be: at the mirrors, by the same path."""
+        path = self.os.kickstart.repo_path
+        if "{repo_server}" not in path:
+            return ()
+        return tuple(
+            self._filled("kickstart.repo_path", path, repo_server=at) for at in self.os.mirrors
+        )
+
+    def unsupplied(self) -> tuple[Problem, ...]:
+        """What the site has still to say before this OS can be built; see `supplied_by_site`."""
+        if not self.os.supplied_by_site:
+            return ()
+        where = f"os_mirrors.{self.os.os_name}"
+        found = []
+        if not (self.iso_path or self.iso_urls()):
+            found.append(("iso_server", f"is not set: give {where} in site.yml, or iso_path"))
+        if self.repo_url() is None:
+            found.append(("repo_server", f"is not set: give {where} in site.yml"))
+        return tuple(Problem(self.os_shown, None, None, key, text) for key, text in found)
 
     def repo_url(self) -> str | None:
         """The installation repository; None where the OS file names no repo_server."""
@@ -254,12 +205,11 @@ class Settings:
         return self._filled("kickstart.repo_path", self.os.kickstart.repo_path)
 
     def extra_repos(self) -> tuple[tuple[str, str], ...]:
-        """Further repositories as (name, URL); none where the OS file names no repo_server."""
-        if self.os.repo_server is None:
-            return ()
-        repos = self.os.kickstart.extra_repos.items()
+        """Further repositories as (name, URL), without those at a repo_server that nobody named."""
         return tuple(
-            (name, self._filled(f"kickstart.extra_repos.{name}", url)) for name, url in repos
+            (name, self._filled(f"kickstart.extra_repos.{name}", url))
+            for name, url in self.os.kickstart.extra_repos.items()
+            if self.os.repo_server or "{repo_server}" not in url
         )
 
     def boot_command(self, ks_url: str, firmware: Firmware = "bios") -> str:
@@ -270,8 +220,14 @@ class Settings:
         return keys.format(ks_url=" ".join([ks_url, *self.boot_options]))
 
     def packer_os(self) -> dict[str, Any]:
-        """The OS file for playbooks (`packer_os`), with defaults filled in. It holds no secret."""
-        return {"vm_name": self.name, **self.os.model_dump(mode="json", exclude_none=True)}
+        """The OS file for playbooks (`packer_os`), with defaults filled in. It holds no secret.
+
+        `repositories` are those that it is installed from, as name: URL, where the file says them.
+        """
+        url = self.repo_url()
+        repositories = {"base": url, **dict(self.extra_repos())} if url else {}
+        dumped = self.os.model_dump(mode="json", exclude_none=True)
+        return {"vm_name": self.name, **dumped, "repositories": repositories}
 
     def _filled(self, key: str, text: str, **values: str | None) -> str:
         known = {

@@ -1,5 +1,6 @@
 """Find, lay over one another and validate the files and options that make the Settings of an OS."""
 
+import functools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from goldimg.config.document import Document, closest, load_yaml
 from goldimg.config.fields import os_name_pattern
 from goldimg.config.loader import giver_of, is_secret, merged, validate_layers
 from goldimg.config.models import OsFile, Settings, SiteFile
+from goldimg.config.os_file import iso_file_name, mirror_of
 from goldimg.config.secrets import ENVIRONMENT, password_from
 from goldimg.errors import ConfigError, Problem, UsageError
 from goldimg.project import Site
@@ -75,6 +77,9 @@ def load_settings(
     root_pass = work.password(site_file, site_layers, environ) if site_file else None
     if work.problems or site_file is None or os_file is None:
         raise ConfigError.of(dict.fromkeys(work.problems))
+    # What was asked for this once wins over what is so at this site.
+    asked = merged(layer.data for layer in os_layers if layer is not owner)
+    os_file = os_file.at(mirror_of(site_file.os_mirrors, os_name, os_file.os_name), asked)
     return Settings(
         name=os_name,
         site=site_file,
@@ -82,8 +87,8 @@ def load_settings(
         os_shown=owner.path,
         root_pass=root_pass,
         cache_dir=_path(site, site_file.cache_dir),
-        iso_path=_path(site, os_file.iso_path),
-        checksum_list=_checksum_list(site, os_file),
+        iso_path=_path(site, os_file.iso_path) or _own_iso(site, site_file, os_file),
+        checksum_file=_checksum_file(site, os_file),
         notes=(*work.notes, *_remarks(site_file)),
         sources=tuple(work.sources),
     )
@@ -192,8 +197,7 @@ def _unknown_providers(
     named: dict[tuple[str | int, ...], str] = {
         ("providers", at): name for at, name in enumerate(site_file.providers)
     }
-    for key in ("builder", "publish"):
-        named |= {(key, name): name for name in getattr(site_file, key)}
+    named |= {("builder", name): name for name in site_file.builder}
     return [
         giver_of(layers, place).problem(place, "unknown provider", closest(name, known))
         for place, name in named.items()
@@ -201,11 +205,17 @@ def _unknown_providers(
     ]
 
 
-def _checksum_list(site: Site, os_file: OsFile) -> str | Path | None:
+def _own_iso(site: Site, site_file: SiteFile, os_file: OsFile) -> Path | None:
+    """The ISO of that name in the site's directory of ISOs, where it is there."""
+    directory, name = _path(site, site_file.iso_dir), iso_file_name(os_file.iso)
+    found = directory / name if directory and name else None
+    return found if found and found.is_file() else None
+
+
+def _checksum_file(site: Site, os_file: OsFile) -> Path | None:
     kind, _, place = (os_file.iso_checksum or "").partition(":")
-    if kind != "file":
-        return None
-    return place if "://" in place else _path(site, place)
+    is_here = kind == "file" and "://" not in place and "{" not in place
+    return _path(site, place) if is_here else None
 
 
 def _variables(variables: Sequence[str], problems: list[Problem]) -> list[Document]:
@@ -231,12 +241,17 @@ def _nested(path: Sequence[str], value: object) -> dict[str, Any]:
     return cast(dict[str, Any], value)
 
 
+@functools.cache
+def _family_rules() -> list[dict[str, Any]]:
+    text = resources.files("goldimg.config").joinpath("families.yml").read_text(encoding="utf-8")
+    return cast(list[dict[str, Any]], yaml.safe_load(text))
+
+
 def _families(layers: Sequence[Document]) -> list[Document]:
     """Defaults for the OS that the layers name (families.yml), as the layers below them."""
-    text = resources.files("goldimg.config").joinpath("families.yml").read_text()
     given = merged(layer.data for layer in layers)
     found = []
-    for rule in yaml.safe_load(text):
+    for rule in _family_rules():
         name, version = str(given.get("os_name", "")), str(given.get("os_version", ""))
         is_version = re.fullmatch(rule.get("os_version", ".*"), version)
         if re.fullmatch(rule["os_name"], name) and is_version:
@@ -250,8 +265,8 @@ def _remarks(site_file: SiteFile) -> list[str]:
         notes.append("root_pass is the one of the original's public example: choose another")
     if site_file.ks_server:
         notes.append("ks_server is passed to playbooks only: goldimg serves the kickstarts itself")
-    if site_file.vmware_sha != "sha256":
-        notes.append("vmware_sha is not used: manifests of OVA files hold SHA256 digests")
+    if site_file.vmware_sha != "sha256" and site_file.ova_writer != "ovftool":
+        notes.append("vmware_sha is for 'ova_writer: ovftool'; goldimg's own OVA files hold SHA256")
     zones = Path("/usr/share/zoneinfo")
     if zones.is_dir() and not (zones / site_file.timezone).is_file():
         # Not an error: the target may know zones that this machine does not.

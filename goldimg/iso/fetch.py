@@ -1,6 +1,5 @@
 """The installer ISO of an OS: found here, or fetched once; never used when its digest differs."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +7,15 @@ from pathlib import Path
 import requests
 
 from goldimg.config.models import Settings
-from goldimg.errors import GoldimgError, VerificationFailed
+from goldimg.config.os_file import SUPPLY
+from goldimg.errors import ConfigError, GoldimgError, VerificationFailed
 from goldimg.iso.checksums import remember_hash, remembered_hash
 from goldimg.iso.download import (
-    NETWORK,
     Download,
     Policy,
     Progress,
     Refused,
     new_session,
-    reason,
     shown,
 )
 from goldimg.iso.expected import expected_sha256
@@ -47,11 +45,13 @@ def locate(
     session: requests.Session | None = None,
     progress: Callable[[Progress], None] | None = None,
     policy: Policy | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Iso:
     """The OS's ISO, verified: the local one, else the cached one, else fetched from its servers.
 
-    An interrupted download is continued by the next call. Raises VerificationFailed where the
-    digest differs, GoldimgError where no server has the file or the disk is full.
+    `tell` hears of each server that does not have it. An interrupted download is continued by the
+    next call. Raises VerificationFailed where the digest differs, ConfigError where the site has
+    still to say where the ISO is, GoldimgError where no server has the file or the disk is full.
     """
     finder = _Finder(
         settings=settings,
@@ -60,6 +60,7 @@ def locate(
         policy=policy or Policy(),
         progress=progress,
         runner=runner or Runner(),
+        tell=tell,
     )
     return finder.find()
 
@@ -72,12 +73,15 @@ class _Finder:
     policy: Policy
     progress: Callable[[Progress], None] | None
     runner: Runner
+    tell: Callable[[str], None]
 
     def find(self) -> Iso:
+        if missing := self.settings.unsupplied():
+            raise ConfigError.of(missing, hint=SUPPLY)
         expected = expected_sha256(self.settings, self.directory, self.session, self.policy)
         if self.settings.iso_path:
             return self._local(self.settings.iso_path, expected)
-        target = _cached(self.settings, self.directory, expected)
+        target = cached_path(self.settings, self.directory, expected)
         with waiting_lock(self.directory / f".{target.name}.lock", self.runner.check_cancelled):
             if target.is_file():
                 found = self._hash(target, target.name)
@@ -125,6 +129,7 @@ class _Finder:
                 found = _matching(download, url, expected)
             except Refused as error:
                 failures.append(f"{shown(url)}: {error}")
+                self.tell(f"not at {failures[-1]}")
                 continue
             if found == expected:
                 download.keep(target)
@@ -132,6 +137,7 @@ class _Finder:
                 return Iso(path=target, sha256=found, source=shown(url))
             download.discard()
             failures.append(f"{shown(url)}: another file: its SHA-256 is {found}")
+            self.tell(f"not at {failures[-1]}")
         if any(": another file:" in failure for failure in failures):
             raise VerificationFailed(
                 f"no server has the ISO that {self.settings.os_shown} describes",
@@ -142,7 +148,8 @@ class _Finder:
         raise GoldimgError(
             f"cannot fetch {self.settings.iso_file}",
             why="no server gave it",
-            hint=f"add mirrors to {self.settings.os_shown}, or set iso_path to a copy of your own",
+            hint=f"add mirrors to {self.settings.os_shown}, or set iso_path to a copy of your own, "
+            "or put one into iso_dir",
             details=failures,
         )
 
@@ -156,7 +163,7 @@ def _matching(download: Download, url: str, expected: str) -> str:
     return download.sha256
 
 
-def _cached(settings: Settings, directory: Path, sha256: str) -> Path:
+def cached_path(settings: Settings, directory: Path, sha256: str) -> Path:
     """`<name>-<16 hex digits>.iso`: two ISOs of one name never meet."""
     stem = (settings.iso_file or "installer.iso").removesuffix(".iso")
     return directory / f"{stem}-{sha256[:16]}.iso"
@@ -168,52 +175,3 @@ def _differs(name: str, expected: str, found: str, hint: str) -> VerificationFai
         hint=hint,
         details=[f"SHA-256 wanted: {expected}", f"SHA-256 found:  {found}"],
     )
-
-
-def preflight(
-    settings: Settings,
-    cache: Path,
-    *,
-    session: requests.Session | None = None,
-    policy: Policy | None = None,
-) -> list[str]:
-    """What would keep `locate` from having the ISO, asked before a build starts; empty if nothing.
-
-    Servers are asked (HEAD) in order until one has the file; nothing is downloaded but a checksum
-    list.
-    """
-    if not is_fetched(settings):
-        return []
-    session, policy = session or new_session(), policy or Policy()
-    if settings.iso_path:
-        readable = settings.iso_path.is_file() and os.access(settings.iso_path, os.R_OK)
-        return [] if readable else [f"iso_path: {settings.iso_path} is not a readable file"]
-    directory = make_directory(cache / "iso")
-    try:
-        expected = expected_sha256(settings, directory, session, policy)
-    except GoldimgError as error:
-        return [str(error)]
-    if _cached(settings, directory, expected).is_file():
-        return []
-    failures = []
-    for url in settings.iso_urls():
-        failure = _unreachable(url, session, policy)
-        if failure is None:
-            return []
-        failures.append(f"{shown(url)}: {failure}")
-    return failures
-
-
-def _unreachable(url: str, session: requests.Session, policy: Policy) -> str | None:
-    """Why the server does not offer the file, or None where it does."""
-    limits = (policy.connect, policy.read)
-    try:
-        with session.head(url, allow_redirects=True, timeout=limits) as response:
-            code = response.status_code
-        if code in (403, 405, 501):  # some servers know GET only
-            one = {"Range": "bytes=0-0"}
-            with session.get(url, headers=one, stream=True, timeout=limits) as response:
-                code = response.status_code
-    except NETWORK as error:
-        return reason(error)
-    return None if code in (200, 206) else f"HTTP {code}"

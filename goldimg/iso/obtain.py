@@ -43,6 +43,7 @@ def obtain_iso(
             cache,
             runner=runner,
             progress=lambda now: _tell_download(events, now),
+            tell=tell,
         )
         events.emit("iso", "done", f"{found.path.name} verified ({found.source})")
         return Iso(path=found.path, sha256=found.sha256, key=found.sha256)

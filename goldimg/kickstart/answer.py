@@ -5,6 +5,7 @@ The one place that knows which; all else says "kickstart" for both.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from goldimg.config.models import Settings
@@ -13,7 +14,7 @@ from goldimg.kickstart.bootline import boot_arguments
 from goldimg.kickstart.model import Options
 from goldimg.kickstart.render import render
 from goldimg.kickstart.target import Target
-from goldimg.kickstart.validate import validate
+from goldimg.kickstart.validate import validate, validate_many
 from goldimg.run import Runner
 
 
@@ -38,6 +39,17 @@ def check_answer(text: str, settings: Settings, runner: Runner) -> list[Problem]
 
         return check_preseed(text, runner)
     return validate(text, settings.os.kickstart.syntax, runner)
+
+
+def check_answers(
+    texts: Iterable[str], settings: Settings, runner: Runner
+) -> Iterator[tuple[str, list[Problem]]]:
+    """As `check_answer` for each of `texts`, each once; kickstarts by one run of ksvalidator."""
+    if is_preseed(settings):
+        for text in dict.fromkeys(texts):
+            yield text, check_answer(text, settings, runner)
+    else:
+        yield from validate_many(texts, settings.os.kickstart.syntax, runner)
 
 
 def boot_words(settings: Settings, options: Options, ks_url: str, name: str) -> tuple[str, ...]:

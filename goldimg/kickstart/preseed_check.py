@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import re
 import shlex
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 from goldimg.config.loader import closest
 from goldimg.errors import Problem
@@ -53,6 +55,7 @@ ANSWERS: dict[str, tuple[str, ...] | None] = {
 }
 _STATIC = ("get_ipaddress", "get_netmask", "get_nameservers", "confirm_static")
 _FSTYPES = {"ext3", "ext4", "xfs", "linux-swap", "free"}
+DATABASES = ("config", "templates")
 _LOCAL = re.compile(r"(apt-setup/local)[0-9]+/")
 
 
@@ -93,14 +96,21 @@ def known_questions() -> frozenset[str]:
 
 
 def _debconf(text: str, runner: Runner) -> Iterator[Problem]:
-    done = runner.run(
-        ["debconf-set-selections", "--checkonly"],
-        reason="check preseeds",
-        check=False,
-        timeout=60,
-        env={"LC_ALL": "C.UTF-8"},
-        stdin=text.encode(),
-    )
+    with tempfile.TemporaryDirectory(prefix="goldimg-debconf-") as directory:
+        own = "".join(
+            f"Name: {name}\nDriver: File\nFilename: {directory}/{name}\n\n" for name in DATABASES
+        )
+        settings = "Config: config\nTemplates: templates\n\n" + own
+        (Path(directory) / "debconf.conf").write_text(settings, encoding="utf-8")
+        done = runner.run(
+            ["debconf-set-selections", "--checkonly"],
+            reason="check preseeds",
+            check=False,
+            timeout=60,
+            # The system's database has one user at a time: debconf.conf(5).
+            env={"LC_ALL": "C.UTF-8", "DEBCONF_SYSTEMRC": f"{directory}/debconf.conf"},
+            stdin=text.encode(),
+        )
     said = [line for line in done.stderr.splitlines() if line.startswith(("error:", "warning:"))]
     for line in said:
         match = re.search(r"\bline (\d+)", line)

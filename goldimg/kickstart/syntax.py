@@ -37,6 +37,23 @@ class Syntax:
     selinux_off: Literal["command", "kernel"]  # what turns it off
     blacklist: str  # dracut's name for "do not load this driver"
     packages: tuple[str, ...]  # what the original system added to @core, by the release's names
+    spared: tuple[str, ...]  # of @core, what no virtual machine has a use for
+    has_kdump_addon: bool  # and what it would do unasked: keep memory for a crashed kernel
+
+
+# Firmware of radio and sound cards, and the rescue kernel's initramfs: it holds the drivers of all
+# machines and fills a third of a small /boot. Each is a "default" of @core in the release's
+# comps.xml, not "mandatory", so nothing misses them.
+_SPARED = {
+    7: (
+        "-iwl*-firmware",
+        "-aic94xx-firmware",
+        "-alsa-firmware",
+        "-ivtv-firmware",
+        "-dracut-config-rescue",
+    ),
+    8: ("-iwl*-firmware", "-dracut-config-rescue"),
+}
 
 
 def _syntax(major: int) -> Syntax:
@@ -66,6 +83,8 @@ def _syntax(major: int) -> Syntax:
         packages=("man-db", "openssh-clients")
         if major >= 7
         else ("man", "openssh-clients", "system-config-firewall-base"),
+        spared=_SPARED.get(major, _SPARED[8]) if major >= 7 else (),
+        has_kdump_addon=major >= 7,
     )
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 
 from goldimg.config.models import Settings
+from goldimg.config.os_file import SUPPLY
 from goldimg.errors import ConfigError, GoldimgError, Problem
 from goldimg.iso.debian.mirror import Mirrors, host_mirrors
 from goldimg.kickstart.fields import LABEL, SSH_KEY, is_clean
@@ -113,6 +114,8 @@ def make_target(
     """
     repo_url = settings.repo_url() or (mirrors.main if mirrors else None)
     if repo_url is None:
+        if missing := settings.unsupplied():
+            raise ConfigError.of(missing, hint=SUPPLY)
         raise GoldimgError(
             f"{settings.name} has no package repository",
             hint=f"set repo_server in {settings.os_shown}",
@@ -144,9 +147,9 @@ def _host_name(build: str) -> str:
 
 
 def find_mirrors(settings: Settings, runner: Runner) -> Mirrors | None:
-    """The package mirrors of an OS that is assembled from packages: its own, or the host's."""
+    """A Debian's package mirrors: its file's, or those of the host's apt; None for other OSes."""
     installer = settings.os.installer
-    if installer.kind != "debian-packages":
+    if installer.kind == "anaconda":
         return None
     if settings.os.repo_server:
         return Mirrors(main=settings.os.repo_server, security=installer.security_server)

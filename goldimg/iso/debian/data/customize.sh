@@ -20,6 +20,8 @@ unpack_tools() {
     (cd "$tools" && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q download $GOLDIMG_TOOLS)
     for package in "$tools"/*.deb; do dpkg-deb -x "$package" "$tools"; done
     rm -f "$tools"/*.deb
+    # From trixie on packages hold no /bin of their own.
+    [ -e "$tools/bin" ] || ln -s usr/bin "$tools/bin"
 }
 
 # Services that would run at every boot of every machine, wanted or not. Each layer enables what
@@ -92,6 +94,8 @@ make_initrd() {
     done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | sort -u | while read -r file; do
         mkdir -p "$tree${file%/*}"
         cp "$root$file" "$tree$file"
+        # From trixie on drivers are packed, which not every busybox can load.
+        case $file in *.xz) "$tools/bin/busybox" unxz "$tree$file" ;; esac
     done
     cp "$root/lib/modules/$kernel/modules.builtin" "$root/lib/modules/$kernel/modules.order" \
         "$tree/lib/modules/$kernel/"
