@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from goldimg.artifacts import MANIFEST, SUMS, UNFINISHED, finish, read_finished, status_of
+from goldimg.artifacts import (
+    MANIFEST,
+    SUMS,
+    UNFINISHED,
+    add_files,
+    finish,
+    read_finished,
+    status_of,
+    write_version_sums,
+)
 from goldimg.errors import VerificationFailed
 from goldimg.formats import Written
-from goldimg.providers.gcp import Gcp
-from goldimg.run import Runner
-from goldimg.verify import verify_directory
+from goldimg.project import Site
 
 NAMES = ("a.ova", "b.box")
 
@@ -52,6 +59,7 @@ def test_status_follows_inputs_and_files(tmp_path: Path) -> None:
     write(tmp_path, {"b.box": b"box", "a.ova": b"ova"}, "key")
     assert status_of(tmp_path, "key", NAMES) == "current"
     assert status_of(tmp_path, "other", NAMES) == "stale"
+    assert status_of(tmp_path, "key", NAMES, options={"ova_writer": "ovftool"}) == "stale"
     (tmp_path / "a.ova").write_bytes(b"longer than before")
     assert status_of(tmp_path, "key", NAMES) == "missing"
 
@@ -73,17 +81,52 @@ def test_a_manifest_edited_into_nonsense_is_named(tmp_path: Path) -> None:
         read_finished(tmp_path)
 
 
-def test_verify_finds_a_changed_byte_and_a_missing_file(tmp_path: Path) -> None:
-    name = "Debian-12-1.0.0_gcp.tar.gz"
-    write(tmp_path, {name: b"no tar"}, "key")
-    with pytest.raises(VerificationFailed):  # the sum is right, the format is not
-        verify_directory(tmp_path, Gcp(), Runner())
-    (tmp_path / name).write_bytes(b"no rat")
-    with pytest.raises(VerificationFailed, match="has changed; its sha256 is"):
-        verify_directory(tmp_path, Gcp(), Runner())
-    (tmp_path / name).unlink()
-    with pytest.raises(VerificationFailed, match="is missing"):
-        verify_directory(tmp_path, Gcp(), Runner())
-    (tmp_path / SUMS).unlink()
-    with pytest.raises(VerificationFailed, match="is not finished"):
-        verify_directory(tmp_path, Gcp(), Runner())
+def test_a_file_that_is_not_made_any_more_goes_with_the_next_build(tmp_path: Path) -> None:
+    write(tmp_path, {"b.box": b"box", "a.ova": b"ova"}, "key")
+    (tmp_path / "mine.txt").write_text("a note of somebody's")
+    write(tmp_path, {"a.ova": b"newer"}, "key")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        ["a.ova", "mine.txt", SUMS, MANIFEST]
+    )
+
+
+def test_a_box_is_added_without_touching_the_image(tmp_path: Path) -> None:
+    write(tmp_path, {"a.ova": b"ova"}, "key")
+    assert status_of(tmp_path, "key", ("a.ova",), ("a.box",)) == "unboxed"
+    before = (tmp_path / "a.ova").stat()
+    staging = tmp_path / ".staging"
+    staging.mkdir()
+    (staging / "a.box").write_bytes(b"box")
+    made = Written(
+        path=staging / "a.box", size=3, sha256=hashlib.sha256(b"box").hexdigest(), virtual_size=9
+    )
+    finished = read_finished(tmp_path)
+    assert finished
+    add_files(finished, staging, [made])
+    assert (tmp_path / "a.ova").stat() == before
+    assert status_of(tmp_path, "key", ("a.ova",), ("a.box",)) == "current"
+    assert status_of(tmp_path, "other", ("a.ova",), ("a.box",)) == "stale"
+    subprocess.run(["sha256sum", "-c", SUMS], cwd=tmp_path, capture_output=True, check=True)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    assert manifest["layer"] == "key"
+    assert [entry["file"] for entry in manifest["artifacts"]] == ["a.ova", "a.box"]
+
+
+def test_a_version_has_one_list_of_all_its_files(tmp_path: Path) -> None:
+    site = Site(root=tmp_path)
+    places = [site.artifact_dir("1.0.0", *it) for it in (("B", "gcp"), ("A", "gcp"), ("A", "aws"))]
+    for directory in places:
+        write(directory, {"x.ova": str(directory).encode()}, "key")
+    write(site.artifact_dir("2.0.0", "A", "aws"), {"other.ova": b"other"}, "key")
+    write_version_sums(site, "1.0.0")
+    path = site.artifacts / "1.0.0" / SUMS
+    done = subprocess.run(
+        ["sha256sum", "-c", SUMS], cwd=path.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "A/aws/x.ova: OK\nA/gcp/x.ova: OK\nB/gcp/x.ova: OK\n"
+    before = path.stat().st_mtime_ns
+    write_version_sums(site, "1.0.0")
+    assert path.stat().st_mtime_ns == before
+    (places[0] / MANIFEST).unlink()  # being built again
+    write_version_sums(site, "1.0.0")
+    assert "B/gcp" not in path.read_text()

@@ -1,7 +1,7 @@
 """Vagrant boxes: a gzipped tar of a disk, what describes it, and a Vagrantfile.
 
-Sources: Vagrant, "Box File Format", "Creating a Base Box" for VirtualBox; vagrant-libvirt, "Box
-Format" (version 1).
+Sources: Vagrant, "Box File Format", "Creating a Base Box" for VirtualBox, "Docker: Configuration";
+vagrant-libvirt, "Box Format" (version 1).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from goldimg.errors import GoldimgError, VerificationFailed
@@ -21,13 +22,30 @@ from goldimg.run import Runner
 
 GIB = 1 << 30
 VMDK_NAME, OVF_NAME, QCOW2_NAME = "box-disk001.vmdk", "box.ovf", "box.img"
+DOCKERFILE, ARCHIVE_NAME = "Dockerfile", "rootfs.tar.gz"
 MEMBERS = {
     "virtualbox": (OVF_NAME, VMDK_NAME),
     "libvirt": (QCOW2_NAME,),
+    "docker": (DOCKERFILE, ARCHIVE_NAME),
 }
 LARGEST_TEXT = 1 << 20
 _WORD = re.compile(r"[A-Za-z0-9._-]+")
 _MAC = re.compile(r"[0-9A-F]{12}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How Vagrant enters the machine: as `user`, with the key that the user's Vagrantfile names.
+
+    Where the guest `has_rsync`, Vagrant may put its folder there.
+    """
+
+    user: str
+    has_rsync: bool = True
+
+
+VAGRANT = Access(user="vagrant")
+ROOT = Access(user="root", has_rsync=False)  # an image that is made for another place
 
 
 def write_virtualbox(
@@ -37,7 +55,7 @@ def write_virtualbox(
     machine: Machine,
     virtual_size: int,
     base_mac: str = "080027B00B00",
-    ssh_user: str = "vagrant",
+    access: Access = VAGRANT,
     epoch: int = 0,
     runner: Runner | None = None,
     progress: Progress | None = None,
@@ -61,7 +79,7 @@ def write_virtualbox(
     disk = DiskFile(name=VMDK_NAME, size=vmdk.size, capacity=virtual_size)
     texts = {
         "metadata.json": _json({"provider": "virtualbox"}),
-        "Vagrantfile": _vagrantfile(ssh_user, lines),
+        "Vagrantfile": _vagrantfile(access, lines),
         OVF_NAME: ovf.render(machine, disk),
     }
     return _write(target, texts, VMDK_NAME, vmdk, virtual_size, epoch, runner, progress)
@@ -72,7 +90,7 @@ def write_libvirt(
     target: Path,
     *,
     virtual_size: int,
-    ssh_user: str = "vagrant",
+    access: Access = VAGRANT,
     epoch: int = 0,
     runner: Runner | None = None,
     progress: Progress | None = None,
@@ -85,20 +103,54 @@ def write_libvirt(
     }
     texts = {
         "metadata.json": _json(metadata),
-        "Vagrantfile": _vagrantfile(ssh_user, []),
+        "Vagrantfile": _vagrantfile(access, []),
     }
     return _write(target, texts, QCOW2_NAME, qcow2, virtual_size, epoch, runner, progress)
+
+
+def write_docker(
+    archive: Region,
+    target: Path,
+    *,
+    epoch: int = 0,
+    runner: Runner | None = None,
+    progress: Progress | None = None,
+) -> Written:
+    """Writes a box for Vagrant's docker provider: the root file system, and how to run it.
+
+    `vagrant up` builds an image of it and starts a container that sleeps: there is no SSH server in
+    it, `docker exec` enters it.
+    """
+    lines = [
+        '  config.vm.synced_folder ".", "/vagrant", disabled: true',
+        '  config.vm.provider "docker" do |docker|',
+        "    docker.build_dir = File.dirname(File.expand_path(__FILE__))",
+        '    docker.cmd = ["sleep", "infinity"]',
+        "  end",
+    ]
+    texts = {
+        "metadata.json": _json({"provider": "docker"}),
+        "Vagrantfile": _configured(lines),
+        DOCKERFILE: f"FROM scratch\nADD {ARCHIVE_NAME} /\n",
+    }
+    return _write(target, texts, ARCHIVE_NAME, archive, None, epoch, runner, progress)
 
 
 def _json(data: Mapping[str, object]) -> str:
     return json.dumps(data, indent=2, sort_keys=True) + "\n"
 
 
-def _vagrantfile(ssh_user: str, lines: list[str]) -> str:
-    if not _WORD.fullmatch(ssh_user):
-        raise GoldimgError(f"'{ssh_user}' is not a user name")
-    inside = [f'  config.ssh.username = "{ssh_user}"', *lines]
-    return "\n".join(['Vagrant.configure("2") do |config|', *inside, "end", ""])
+def _vagrantfile(access: Access, lines: list[str]) -> str:
+    if not _WORD.fullmatch(access.user):
+        raise GoldimgError(f"'{access.user}' is not a user name")
+    entry = [f'  config.ssh.username = "{access.user}"']
+    if not access.has_rsync:
+        entry.append('  config.vm.synced_folder ".", "/vagrant", disabled: true')
+    return _configured([*entry, *lines])
+
+
+def _configured(lines: list[str]) -> str:
+    return "\n".join(['Vagrant.configure("2") do |config|', *lines, "end", ""])
 
 
 def _write(
@@ -106,7 +158,7 @@ def _write(
     texts: Mapping[str, str],
     disk_name: str,
     disk: Region,
-    virtual_size: int,
+    virtual_size: int | None,
     epoch: int,
     runner: Runner | None,
     progress: Progress | None,
@@ -132,6 +184,20 @@ def _write(
             stream.write(tarball.padding(disk.size) + tarball.END)
             stream.write(tarball.padding(stream.position, tarball.RECORD))
         return made.done(virtual_size)
+
+
+def provider_of(path: Path) -> str:
+    """Which of Vagrant's providers the box is for; VerificationFailed where it does not say.
+
+    Only the beginning of the file is read: metadata.json is the first member.
+    """
+    with GzipReader(path) as stream:
+        texts: dict[str, str] = {}
+        _check_member(stream, stream.exactly(tarball.BLOCK), texts, {})
+        try:
+            return str(json.loads(texts["metadata.json"])["provider"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise stream.fail("the first member is no metadata.json with a provider") from error
 
 
 def check(path: Path) -> None:
@@ -162,7 +228,7 @@ def _check_member(
     if entry.type != b"0" or "/" in entry.name or entry.name in sizes:
         raise stream.fail(f"'{entry.name}' is not a plain file, or is there twice")
     sizes[entry.name] = entry.size
-    if entry.name in (VMDK_NAME, QCOW2_NAME):
+    if entry.name in (VMDK_NAME, QCOW2_NAME, ARCHIVE_NAME):
         for start in range(0, entry.size, BLOCK):
             stream.exactly(min(BLOCK, entry.size - start))
     elif entry.size <= LARGEST_TEXT:
@@ -185,5 +251,7 @@ def _check_content(stream: GzipReader, texts: dict[str, str], sizes: dict[str, i
         described = ovf_check.parse(texts[OVF_NAME], lambda why: stream.fail(f"{OVF_NAME}: {why}"))
         if (described.name, described.size) != (VMDK_NAME, sizes[VMDK_NAME]):
             raise stream.fail(f"{OVF_NAME} does not describe {VMDK_NAME}")
+    elif QCOW2_NAME not in sizes:
+        return
     elif metadata.get("format") != "qcow2" or not isinstance(metadata.get("virtual_size"), int):
         raise stream.fail("metadata.json lacks format or virtual_size")

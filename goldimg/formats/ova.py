@@ -6,8 +6,6 @@ Source: DMTF DSP0243 (OVF 1.1), sections 5.1 "Manifest" and 5.2 "Packaging".
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from pathlib import Path
 
 from goldimg.errors import GoldimgError, VerificationFailed
@@ -15,14 +13,10 @@ from goldimg.formats import Progress, Region, Written, ovf, ovf_check, round_up,
 from goldimg.formats.clusters import pour
 from goldimg.formats.ovf import DiskFile, Machine
 from goldimg.formats.source import Disk
-from goldimg.formats.stream import Ticker, draft, pieces, sha256_of
+from goldimg.formats.stream import Ticker, draft, sha256_of
 from goldimg.run import Runner
 
 DIGITS = 10  # of the size of a file below 8 GiB
-MANIFEST = re.compile(
-    r"SHA256\((?P<ovf>[^)\n]+)\)= (?P<ovf_sum>[0-9a-f]{64})\n"
-    r"SHA256\((?P<disk>[^)\n]+)\)= (?P<disk_sum>[0-9a-f]{64})\n"
-)
 LARGEST_TEXT = 1 << 20  # bytes of an envelope or manifest that `check` reads
 
 
@@ -49,7 +43,7 @@ def write(
     # The envelope tells the size of the disk's file, known last: it is given room to grow.
     room = len(_envelope(machine, disk_name, 0, capacity)) + DIGITS
     start = len(_front(machine, bytes(room), b"", disk_name, 0, epoch))
-    ticker = Ticker(source.allocated, progress, runner)
+    ticker = Ticker(source.claimed, progress, runner)
     with draft(target, hashed=False) as made:
         out = made.output
         out.skip(start)
@@ -67,9 +61,10 @@ def write(
         sink.finish()
         digest, size = out.digest(), out.position - start
         text = _envelope(machine, disk_name, size, capacity).ljust(room)
-        out.patch(0, _front(machine, text, digest, disk_name, size, epoch))
         out.write(tarball.padding(size) + tarball.END)
         out.write(tarball.padding(out.position, tarball.RECORD))
+        # last, since it also brings what waits to be written into the file, which is hashed next
+        out.patch(0, _front(machine, text, digest, disk_name, size, epoch))
         return made.done(capacity, sha256_of(made.temporary, Ticker(0, None, runner)))
 
 
@@ -96,10 +91,23 @@ def _front(
 
 def disk_region(path: Path) -> Region:
     """Where the VMDK is inside the OVA at `path`; nothing but headers is read."""
-    return _members(path)[2][1]
+    return members(path)[2][1]
 
 
-def _members(path: Path) -> list[tuple[str, Region]]:
+def capacity_of(path: Path) -> int:
+    """Bytes of the disk in the OVA at `path`, as its envelope says."""
+    return described(path, members(path)[0][1]).capacity
+
+
+def described(path: Path, envelope: Region) -> DiskFile:
+    """The disk that the envelope in `envelope` names; VerificationFailed where a rule is broken."""
+    return ovf_check.parse(
+        text_of(envelope).decode("utf-8", "replace"),
+        lambda message: VerificationFailed(f"{path}: offset {envelope.offset}: OVF: {message}"),
+    )
+
+
+def members(path: Path) -> list[tuple[str, Region]]:
     """Name and place of the three members; VerificationFailed where the archive is another."""
     found: list[tuple[str, Region]] = []
     size, position = path.stat().st_size, 0
@@ -125,41 +133,13 @@ def _members(path: Path) -> list[tuple[str, Region]]:
 
 def check(path: Path) -> None:
     """Validates archive, manifest, envelope and disk; VerificationFailed names offset and rule."""
-    (ovf_name, ovf_at), (_, manifest_at), (disk_name, disk_at) = _members(path)
-    text, manifest = _text(ovf_at), _text(manifest_at)
-    sums = MANIFEST.fullmatch(manifest.decode("utf-8", "replace"))
-    if not sums or (sums["ovf"], sums["disk"]) != (ovf_name, disk_name):
-        raise VerificationFailed(
-            f"{path}: offset {manifest_at.offset}: the manifest must name {ovf_name}, {disk_name}"
-        )
-    for region, expected in ((ovf_at, sums["ovf_sum"]), (disk_at, sums["disk_sum"])):
-        if _sha256(region) != expected:
-            raise VerificationFailed(
-                f"{path}: offset {region.offset}: the member's SHA256 is not the manifest's"
-            )
-    described = ovf_check.parse(
-        text.decode("utf-8", "replace"),
-        lambda message: VerificationFailed(f"{path}: offset {ovf_at.offset}: OVF: {message}"),
-    )
-    capacity = vmdk.check(disk_at)
-    if described != DiskFile(name=disk_name, size=disk_at.size, capacity=capacity):
-        raise VerificationFailed(
-            f"{path}: offset {ovf_at.offset}: OVF: name, size or capacity is not the disk's"
-        )
+    from goldimg.formats import ova_check
+
+    ova_check.check(path)
 
 
-def _text(region: Region) -> bytes:
+def text_of(region: Region) -> bytes:
+    """An envelope or a manifest; of anything larger, its beginning."""
     with region.path.open("rb") as stream:
         stream.seek(region.offset)
         return stream.read(min(region.size, LARGEST_TEXT))
-
-
-def _sha256(region: Region) -> str:
-    sha = hashlib.sha256()
-    file = os.open(region.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        for data in pieces(file, region.offset, region.size):
-            sha.update(data)
-    finally:
-        os.close(file)
-    return sha.hexdigest()

@@ -5,6 +5,7 @@ Source: DMTF DSP0243 (OVF 1.1), sections 7.1 "File References" and 9.1 "DiskSect
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from xml.etree import ElementTree
 
@@ -32,10 +33,13 @@ def parse(text: str, fail: Callable[[str], VerificationFailed]) -> DiskFile:
     if root.tag != f"{{{NS}}}Envelope" or len(files) != 1 or len(disks) != 1 or len(drives) != 1:
         raise fail("not an envelope with one file, one disk and one drive")
     file, disk = files[0].attrib, disks[0].attrib
+    # DMTF DSP0004, "Programmatic Units", as far as OVF uses them
+    unit = disk.get(f"{{{NS}}}capacityAllocationUnits", "byte")
+    factor = re.fullmatch(r"byte(?: \* 2\^([0-9]{1,2}))?", unit)
     wanted = (
         disk.get(f"{{{NS}}}fileRef") == file.get(f"{{{NS}}}id"),
         disk.get(f"{{{NS}}}format") == STREAM_OPTIMIZED,
-        disk.get(f"{{{NS}}}capacityAllocationUnits") == "byte",
+        factor is not None,
         _child(drives[0], "HostResource") == f"ovf:/disk/{disk.get(f'{{{NS}}}diskId')}",
         len(by_id) == len(items),
         _child(drives[0], "Parent") in by_id,
@@ -46,7 +50,7 @@ def parse(text: str, fail: Callable[[str], VerificationFailed]) -> DiskFile:
         return DiskFile(
             name=file[f"{{{NS}}}href"],
             size=int(file[f"{{{NS}}}size"]),
-            capacity=int(disk[f"{{{NS}}}capacity"]),
+            capacity=int(disk[f"{{{NS}}}capacity"]) << int(factor[1] or 0 if factor else 0),
         )
     except (KeyError, ValueError) as error:
         raise fail(f"a size or a name is missing: {error}") from error

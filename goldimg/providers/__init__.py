@@ -9,13 +9,15 @@ import difflib
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypedDict
 
+from goldimg.config.models import Settings, SiteFile
 from goldimg.errors import UsageError
-from goldimg.formats import Written, ova
+from goldimg.formats import Written, box, ova
 from goldimg.formats.ovf import GuestOs, Machine
 from goldimg.formats.source import Disk
 from goldimg.project import artifact_name
@@ -25,27 +27,49 @@ REGISTRY: dict[str, type[Provider]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversion:
-    """A finished disk, and where its artifacts go: `target` holds them until all are written.
+class Job:
+    """What artifacts are made of, and where they go: `target` holds them until all are written.
 
-    `seed` stands for the disk's inputs and gives ids; `guest` names the OS to hypervisors.
+    `guest` names the OS to hypervisors; of `site` it is read how formats are written.
     """
 
     os_name: str
     version: str
-    disk: Disk
     target: Path
     cpus: int
     memory_mib: int
-    seed: str
     guest: GuestOs | None
     firmware: Literal["bios", "efi"] = "bios"
+    site: SiteFile = field(default_factory=SiteFile)
     runner: Runner
     progress: Callable[[int, int], None]
 
     def path(self, provider: str, extension: str) -> Path:
         """Where the artifact with this extension is written."""
         return self.target / artifact_name(self.os_name, self.version, provider, extension)
+
+
+class JobFields(TypedDict):
+    """The fields of a Job, for those who make several."""
+
+    os_name: str
+    version: str
+    target: Path
+    cpus: int
+    memory_mib: int
+    guest: GuestOs | None
+    firmware: Literal["bios", "efi"]
+    site: SiteFile
+    runner: Runner
+    progress: Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion(Job):
+    """A finished disk that becomes artifacts. `seed` stands for its inputs and gives ids."""
+
+    disk: Disk
+    seed: str
 
     def write_ova(self, provider: str, machine: Machine) -> Written:
         """Writes the provider's OVA, which describes `machine` around the disk."""
@@ -59,8 +83,20 @@ class Conversion:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Boxing(Job):
+    """Artifacts in `directory`, of which boxes are made; `open_disk` gives the disk in them."""
+
+    directory: Path
+    open_disk: Callable[[], AbstractContextManager[Disk]]
+
+    def artifact(self, provider: str, extension: str) -> Path:
+        """The artifact that is there already."""
+        return self.directory / artifact_name(self.os_name, self.version, provider, extension)
+
+
 class Provider(ABC):
-    """A place where images run. Class attributes declare, `convert` acts."""
+    """A place where images run. Class attributes declare, `convert` and `write_boxes` act."""
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -69,6 +105,9 @@ class Provider(ABC):
     firmwares: ClassVar[tuple[str, ...]] = ("bios", "efi")  # that its machines can start by
     takes_guest_additions: ClassVar[bool] = False  # those of VirtualBox, where the site wants them
     is_long: ClassVar[bool] = False  # its layer takes longest, so it is started first
+    is_for_vagrant: ClassVar[bool] = False  # its boxes are for everyday use, not for debugging
+    boxed_as: ClassVar[str] = ""  # which name the box made by --boxes has; "": there is none
+    source: ClassVar[str] = ""  # the extension of the artifact that such a box is made of
 
     def __init_subclass__(cls) -> None:
         REGISTRY[cls.name] = cls
@@ -78,9 +117,16 @@ class Provider(ABC):
         """The kickstart build that installs it."""
         return f"virtual/{self.name}"
 
-    def tools(self) -> Sequence[str]:
+    def tools(self, site: SiteFile) -> Sequence[str]:
         """Programs that `convert` runs on this host, beside QEMU's own."""
         return ()
+
+    def options(self, site: SiteFile) -> Mapping[str, object]:
+        """The settings that shape its files and not its disk: other ones make them stale."""
+        return {}
+
+    def refuse(self, settings: Settings) -> None:  # noqa: B027 - most refuse nothing
+        """Raises UsageError where no image for this provider can be made with these settings."""
 
     def artifacts(self, os_name: str, version: str) -> tuple[str, ...]:
         """The file names that it ships."""
@@ -88,13 +134,30 @@ class Provider(ABC):
             artifact_name(os_name, version, self.name, extension) for extension in self.extensions
         )
 
+    def boxes(self, os_name: str, version: str) -> tuple[str, ...]:
+        """The file names that `--boxes` adds."""
+        if not self.boxed_as:
+            return ()
+        return (artifact_name(os_name, version, self.boxed_as, "box"),)
+
     @abstractmethod
     def convert(self, job: Conversion) -> list[Written]:
         """Writes every artifact into `job.target` and returns what was written."""
 
-    @abstractmethod
+    def write_boxes(self, job: Boxing) -> list[Written]:
+        """Writes what `boxes` names into `job.target`, out of the artifacts."""
+        return []
+
     def check(self, path: Path) -> None:
         """Checks one artifact by the rules of its format; VerificationFailed names the rule."""
+        if path.suffix == ".box":
+            box.check(path)
+        else:
+            self.check_image(path)
+
+    @abstractmethod
+    def check_image(self, path: Path) -> None:
+        """The same for an artifact that is not a box."""
 
 
 def all_providers() -> dict[str, Provider]:

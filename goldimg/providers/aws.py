@@ -1,16 +1,17 @@
 """Amazon Web Services: an OVA for VM Import, as VirtualBox exports it.
 
 https://docs.aws.amazon.com/vm-import/latest/userguide/prerequisites.html
+
+Its debugging box is for VirtualBox, around the same disk.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from goldimg.formats import Written, ova
-from goldimg.formats.ovf import GuestOs, Hardware, Machine
-from goldimg.project import artifact_name
-from goldimg.providers import Conversion, Provider
+from goldimg.boxing import box_around, virtualbox_machine
+from goldimg.formats import Written, box, ova
+from goldimg.providers import Boxing, Conversion, Provider
 
 
 class Aws(Provider):
@@ -21,15 +22,13 @@ class Aws(Provider):
     extensions = ("ova",)
     native_builder = "virtualbox-iso"
     firmwares = ("bios",)  # VirtualBox's kind of OVA cannot ask for EFI
+    boxed_as, source = "aws", "ova"
 
     def convert(self, job: Conversion) -> list[Written]:
-        machine = Machine(
-            name=artifact_name(job.os_name, job.version, self.name),
-            flavour="virtualbox",
-            hardware=Hardware(cpus=job.cpus, memory=job.memory_mib, controller="ide", nic="virtio"),
-            guest=job.guest or GuestOs(),
-        )
-        return [job.write_ova(self.name, machine)]
+        return [job.write_ova(self.name, virtualbox_machine(job, self.name))]
 
-    def check(self, path: Path) -> None:
+    def write_boxes(self, job: Boxing) -> list[Written]:
+        return [box_around(job.artifact(self.name, "ova"), job, self.name, access=box.ROOT)]
+
+    def check_image(self, path: Path) -> None:
         ova.check(path)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from goldimg.formats import Written, vhd
-from goldimg.providers import Conversion, Provider
+from goldimg.boxing import libvirt_box
+from goldimg.formats import Written, box, vhd
+from goldimg.providers import Boxing, Conversion, Provider
 
 
 class Azure(Provider):
@@ -17,10 +18,14 @@ class Azure(Provider):
     name = "azure"
     title = "Microsoft Azure"
     extensions = ("vhd",)
+    boxed_as, source = "azure", "vhd"
 
     def convert(self, job: Conversion) -> list[Written]:
         path = job.path(self.name, "vhd")
         return [vhd.write(job.disk, path, runner=job.runner, progress=job.progress)]
 
-    def check(self, path: Path) -> None:
+    def write_boxes(self, job: Boxing) -> list[Written]:
+        return [libvirt_box(job, self.name, access=box.ROOT)]
+
+    def check_image(self, path: Path) -> None:
         vhd.check(path)

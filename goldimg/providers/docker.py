@@ -9,8 +9,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from goldimg.formats import Written, rootfs
-from goldimg.providers import Conversion, Provider
+from goldimg.config.models import SiteFile
+from goldimg.formats import Region, Written, box, rootfs
+from goldimg.providers import Boxing, Conversion, Provider
 
 
 class Docker(Provider):
@@ -19,9 +20,10 @@ class Docker(Provider):
     name = "docker"
     title = "Docker"
     extensions = ("tar.gz",)
+    boxed_as, source = "docker", "tar.gz"
     is_long = True  # it removes a kernel, a boot loader and an init system
 
-    def tools(self) -> Sequence[str]:
+    def tools(self, site: SiteFile) -> Sequence[str]:
         # Root mounts the disk; everybody else asks libguestfs.
         return ("tar", "mount") if os.geteuid() == 0 else ("guestfish",)
 
@@ -29,5 +31,11 @@ class Docker(Provider):
         path = job.path(self.name, "tar.gz")
         return [rootfs.write(job.disk, path, runner=job.runner, progress=job.progress)]
 
-    def check(self, path: Path) -> None:
+    def write_boxes(self, job: Boxing) -> list[Written]:
+        # a disk would not start: the image has no kernel
+        archive = Region.whole(job.artifact(self.name, "tar.gz"))
+        target = job.path(self.name, "box")
+        return [box.write_docker(archive, target, runner=job.runner, progress=job.progress)]
+
+    def check_image(self, path: Path) -> None:
         rootfs.check(path)

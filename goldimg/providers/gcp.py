@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from goldimg.formats import Written, gcptar
-from goldimg.providers import Conversion, Provider
+from goldimg.boxing import libvirt_box
+from goldimg.formats import Written, box, gcptar
+from goldimg.providers import Boxing, Conversion, Provider
 
 
 class Gcp(Provider):
@@ -17,10 +18,14 @@ class Gcp(Provider):
     name = "gcp"
     title = "Google Cloud"
     extensions = ("tar.gz",)
+    boxed_as, source = "gcp", "tar.gz"
 
     def convert(self, job: Conversion) -> list[Written]:
         path = job.path(self.name, "tar.gz")
         return [gcptar.write(job.disk, path, runner=job.runner, progress=job.progress)]
 
-    def check(self, path: Path) -> None:
+    def write_boxes(self, job: Boxing) -> list[Written]:
+        return [libvirt_box(job, self.name, access=box.ROOT)]
+
+    def check_image(self, path: Path) -> None:
         gcptar.check(path)

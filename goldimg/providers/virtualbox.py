@@ -1,4 +1,4 @@
-"""VirtualBox: an OVA, and a Vagrant box around the same disk.
+"""VirtualBox: an OVA, and a Vagrant box around the same disk; with --boxes one for libvirt too.
 
 https://www.virtualbox.org/manual/ch01.html#ovf and
 https://developer.hashicorp.com/vagrant/docs/providers/virtualbox/boxes
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from goldimg.boxing import box_around, libvirt_box, virtualbox_machine
 from goldimg.formats import Written, box, ova
-from goldimg.formats.ovf import GuestOs, Hardware, Machine
-from goldimg.project import artifact_name
-from goldimg.providers import Conversion, Provider
+from goldimg.providers import Boxing, Conversion, Provider
 
 
 class VirtualBox(Provider):
@@ -23,28 +22,16 @@ class VirtualBox(Provider):
     native_builder = "virtualbox-iso"
     firmwares = ("bios",)  # its OVA cannot ask for EFI
     takes_guest_additions = True
+    is_for_vagrant = True
+    boxed_as, source = "libvirt", "ova"
 
     def convert(self, job: Conversion) -> list[Written]:
-        machine = Machine(
-            name=artifact_name(job.os_name, job.version, self.name),
-            flavour="virtualbox",
-            # the controller and the card that every VirtualBox has and every kernel drives
-            hardware=Hardware(cpus=job.cpus, memory=job.memory_mib, controller="ide", nic="virtio"),
-            guest=job.guest or GuestOs(),
-        )
+        machine = virtualbox_machine(job, self.name)
         appliance = job.write_ova(self.name, machine)
-        boxed = box.write_virtualbox(
-            ova.disk_region(appliance.path),
-            job.path(self.name, "box"),
-            machine=machine,
-            virtual_size=appliance.virtual_size or job.disk.size,
-            runner=job.runner,
-            progress=job.progress,
-        )
-        return [appliance, boxed]
+        return [appliance, box_around(appliance.path, job, self.name, access=box.VAGRANT)]
 
-    def check(self, path: Path) -> None:
-        if path.suffix == ".box":
-            box.check(path)
-        else:
-            ova.check(path)
+    def write_boxes(self, job: Boxing) -> list[Written]:
+        return [libvirt_box(job, self.boxed_as, access=box.VAGRANT)]
+
+    def check_image(self, path: Path) -> None:
+        ova.check(path)

@@ -33,6 +33,7 @@ from tests.hypervisors.keyboard import typed_by_codes, typed_by_symbols
 
 MARK = 0x5A  # in 64 KiB of the disk, from its first MiB on
 PATIENCE = 120.0  # seconds for the boot command to be typed
+SCREEN = struct.pack(">BxHHHHHi", 0, 1, 0, 0, 8, 4, 0) + bytes(4 * 8 * 4)  # a small black one
 
 
 class Login(paramiko.ServerInterface):
@@ -101,20 +102,27 @@ class Guest:
         return typed_by_codes(int(word, 16) for word in words)
 
     def vnc_keys(self) -> Any:
-        """Serves one VNC client, which may only type (RFC 6143); returns what reads its text."""
+        """Serves VNC clients, who may type and look (RFC 6143); returns what reads their text."""
         symbols: list[int] = []
 
-        def serve() -> None:
+        def serve(client: socket.socket) -> None:
+            gone = (EOFError, ConnectionError)
+            with contextlib.suppress(*gone), client, client.makefile("rb") as stream:
+                _greet(client, stream)
+                while True:
+                    if _take_message(stream, symbols):
+                        client.sendall(SCREEN)
+                        (self.home / "looked").touch()
+
+        def listen() -> None:
             address = ("127.0.0.1", int(self.described["vnc_port"]))
             with socket.create_server(address) as listening:
                 (self.home / "ready").touch()
-                client, _ = listening.accept()
-                with contextlib.suppress(EOFError), client, client.makefile("rb") as stream:
-                    _greet(client, stream)
-                    while True:
-                        _take_message(stream, symbols)
+                while True:
+                    client, _ = listening.accept()
+                    threading.Thread(target=serve, args=(client,), daemon=True).start()
 
-        threading.Thread(target=serve, daemon=True).start()
+        threading.Thread(target=listen, daemon=True).start()
         return lambda: typed_by_symbols(symbols)
 
     def report(self, kickstart: str, alias: str | None) -> None:
@@ -182,10 +190,11 @@ def _greet(client: socket.socket, stream: io.BufferedReader) -> None:
     _exactly(stream, 1)
     pixel = struct.pack(">BBBBHHHBBB3x", 32, 24, 0, 1, 255, 255, 255, 16, 8, 0)
     name = b"stand-in"
-    client.sendall(struct.pack(">HH", 640, 480) + pixel + struct.pack(">I", len(name)) + name)
+    client.sendall(struct.pack(">HH", 8, 4) + pixel + struct.pack(">I", len(name)) + name)
 
 
-def _take_message(stream: io.BufferedReader, symbols: list[int]) -> None:
+def _take_message(stream: io.BufferedReader, symbols: list[int]) -> bool:
+    """Takes what a client says; whether it asks for a picture."""
     lengths = {0: 19, 3: 9, 5: 5}  # of what follows the type, for types that carry nothing of use
     kind = _exactly(stream, 1)[0]
     if kind == 4:
@@ -196,6 +205,7 @@ def _take_message(stream: io.BufferedReader, symbols: list[int]) -> None:
         _exactly(stream, 4 * struct.unpack(">xH", _exactly(stream, 3))[0])
     else:
         _exactly(stream, lengths[kind])
+    return kind == 3
 
 
 def _exactly(stream: io.BufferedReader, count: int) -> bytes:
