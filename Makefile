@@ -6,6 +6,8 @@ VERSION ?=
 ARGS ?=
 
 GOLDIMG := .venv/bin/goldimg
+# a process for each core, four at most; tests/conftest.py says which tests stay together
+PYTEST := .venv/bin/python -m pytest -n logical --maxprocesses 4
 BUILD_ARGS := -O $(OS) $(if $(ONLY),--only $(ONLY)) $(if $(EXCEPT),--except $(EXCEPT)) \
 	$(if $(VERSION),--version $(VERSION)) $(ARGS)
 
@@ -33,11 +35,11 @@ doctor: setup ## Show which tools are there and which are missing
 
 test: ## Run every check and test, a real build included
 	@python3 -m goldimg.bootstrap test
-	@.venv/bin/python -m pytest
+	@$(PYTEST)
 
 check: ## Run the quick tests only
 	@python3 -m goldimg.bootstrap test
-	@.venv/bin/python -m pytest -m "not real"
+	@$(PYTEST) -m "not real"
 
 benchmark: setup ## Measure builds against the original system's settings
 	@.venv/bin/python benchmarks/build.py

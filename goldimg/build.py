@@ -11,10 +11,13 @@ from typing import Literal
 
 from goldimg.artifacts import MANIFEST, Status, finish, read_finished, tidy
 from goldimg.config.models import Settings
-from goldimg.convert import convert_layer
+from goldimg.convert import add_boxes, convert_layer
 from goldimg.errors import GoldimgError, Interrupted
 from goldimg.events import Bus, JsonLines
+from goldimg.formats import Written
 from goldimg.host import Host
+from goldimg.iso.reach import check_repositories
+from goldimg.listing import list_images
 from goldimg.native import build_native, check_free
 from goldimg.orphans import reap_orphans, sweep
 from goldimg.packer.monitor import FAILURE
@@ -23,7 +26,7 @@ from goldimg.project import Site, locked, make_directory
 from goldimg.providers import Provider
 from goldimg.run import Runner
 from goldimg.running import run_name
-from goldimg.schedule import Task, run_groups
+from goldimg.schedule import Task, run_groups, run_tasks
 from goldimg.session import (
     Outcome,
     Request,
@@ -35,7 +38,7 @@ from goldimg.session import (
     open_session,
 )
 from goldimg.space import check_space, space_taken
-from goldimg.stages import discard_base, install_base, provision_layer
+from goldimg.stages import base_in_use, install_base, is_base, provision_layer
 from goldimg.timeline import events_path
 
 __all__ = ["Outcome", "Request", "build"]
@@ -82,11 +85,12 @@ def run_session(session: Session) -> list[Outcome]:
     """Runs every step that is not done yet, and gathers how each provider ended."""
     providers = {provider.name: provider for provider in session.request.providers}
     statuses = decide(session)
-    wanted = [name for name, status in statuses.items() if status != "current"]
+    wanted = [name for name, status in statuses.items() if status not in ("current", "unboxed")]
     for name in (name for name in statuses if name not in wanted):
         tidy(session.directory(name))
         (session.shop.layers / f"{session.layer_keys[name]}.qcow2").unlink(missing_ok=True)
     check_space(session.site, session.recipe.plan, wanted)
+    check_packages(session, wanted)
     groups = [
         [name for name in group.providers if name in wanted] for group in session.recipe.plan.groups
     ]
@@ -96,7 +100,32 @@ def run_session(session: Session) -> list[Outcome]:
         is_cancelled=session.shop.runner.cancel.is_set,
         before=lambda number: before_group(session, number, groups[number]),
     )
+    ended |= run_tasks(
+        [_box_task(session, providers[it]) for it in statuses if statuses[it] == "unboxed"],
+        jobs=session.recipe.plan.jobs,
+        is_cancelled=session.shop.runner.cancel.is_set,
+    )
+    if not session.shop.runner.cancel.is_set():
+        list_images(session.shop)
     return [_outcome(session, name, statuses[name], ended) for name in sorted(providers)]
+
+
+def check_packages(session: Session, wanted: Sequence[str]) -> None:
+    """Asks the repositories for what is still to be installed; an ISO out of packages needs none.
+
+    Where every base stands, a build goes on without them.
+    """
+    settings, recipe = session.settings, session.recipe
+    if settings.os.installer.kind == "debian-packages" or not settings.site.check_sources:
+        return
+    for install in recipe.plan.installs:
+        names = [name for name in install.providers if name in wanted]
+        base = session.shop.bases / session.base_keys[install.name]
+        stands = session.request.use_base_cache and not install.is_native and is_base(base)
+        if names and not stands:
+            proxy = recipe.options[names[0]].proxy
+            check_repositories(settings, recipe.mirrors, proxy=proxy)
+            return
 
 
 def before_group(session: Session, number: int, names: Sequence[str]) -> None:
@@ -133,8 +162,6 @@ def _install_task(session: Session, install: Install) -> Task:
     def run() -> None:
         name, shop = install.name, session.shop
         key = session.base_keys[name]
-        if not session.request.use_base_cache:
-            discard_base(shop.bases / key)
 
         def text(report_url: str) -> str:
             return session.recipe.kickstart(session.site, install, report_url)
@@ -142,18 +169,47 @@ def _install_task(session: Session, install: Install) -> Task:
         said = f"installing for {', '.join(install.providers)}"
         session.events.emit(name, "mark", said, providers=list(install.providers))
         with _told(session, name), _evidence(session, install, shop.bases / f"{key}.work"):
-            session.bases[name] = install_base(shop, install, text, key)
+            session.bases[name] = install_base(
+                shop, install, text, key, use_cache=session.request.use_base_cache
+            )
 
     return Task(name=f"install {install.name}", run=run)
 
 
 def _layer_task(session: Session, install: Install, provider: Provider) -> Task:
     def run() -> None:
-        with _told(session, provider.name, is_last=True):
+        with _told(session, provider.name, is_last=True), _base_kept(session, install):
             make_layer(session, install, provider)
 
     needs = () if install.is_native else (f"install {install.name}",)
     return Task(name=provider.name, run=run, needs=needs)
+
+
+def _box_task(session: Session, provider: Provider) -> Task:
+    """Makes the boxes of an image that is finished, and current, without them."""
+
+    def run() -> None:
+        with _told(session, provider.name, is_last=True):
+            session.events.emit(provider.name, "phase", "converting", phase="converting")
+            written = add_boxes(session.shop, provider, session.directory(provider.name))
+            _tell_made(session, provider, written)
+
+    return Task(name=provider.name, run=run)
+
+
+def _tell_made(session: Session, provider: Provider, written: Sequence[Written]) -> None:
+    """Lists what was made, and says so."""
+    list_images(session.shop, provider.name)
+    size = sum(file.size for file in written)
+    text = f"{', '.join(file.path.name for file in written)} ({size >> 20} MiB)"
+    session.events.emit(provider.name, "done", text)
+
+
+def _base_kept(session: Session, install: Install) -> contextlib.AbstractContextManager[None]:
+    """Nobody replaces the base, where there is one, before its overlay is converted."""
+    if install.is_native:
+        return contextlib.nullcontext()
+    return base_in_use(session.shop, session.base_keys[install.name])
 
 
 def make_layer(session: Session, install: Install, provider: Provider) -> None:
@@ -180,9 +236,7 @@ def make_layer(session: Session, install: Install, provider: Provider) -> None:
     finish(directory, directory / ".staging", written, described)
     (directory / FAILURE).unlink(missing_ok=True)
     layer.disk.unlink(missing_ok=True)
-    size = sum(file.size for file in written)
-    text = f"{', '.join(file.path.name for file in written)} ({size >> 20} MiB)"
-    session.events.emit(provider.name, "done", text)
+    _tell_made(session, provider, written)
 
 
 @contextlib.contextmanager

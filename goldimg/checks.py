@@ -8,16 +8,17 @@ from __future__ import annotations
 import re
 import socket
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
-
 from goldimg.config.models import Settings
+from goldimg.cpu import lacks
 from goldimg.errors import GoldimgError
 from goldimg.host import find_accelerator, find_holders, find_ovmf
-from goldimg.iso.fetch import is_fetched, preflight
+from goldimg.iso.download import Policy
+from goldimg.iso.fetch import is_fetched
+from goldimg.iso.reach import missing_repositories, preflight
 from goldimg.kickstart.target import find_mirrors
 from goldimg.native import host_address
 from goldimg.plan import HYPERVISORS
@@ -109,6 +110,22 @@ def ansible_python(version: tuple[int, int], settings: Settings) -> Finding:
         is_required=True,
         is_there=target >= oldest,
         detail=detail,
+    )
+
+
+def cpu(settings: Settings, builders: Collection[str], qemu_version: tuple[int, int]) -> Finding:
+    """Whether build VMs get a CPU on which the OS's programs run."""
+    level = settings.os.cpu or "x86-64"
+    asked = settings.site.accelerator
+    accelerator = find_accelerator().name if asked == "auto" else asked
+    shown = ".".join(map(str, qemu_version)) if any(qemu_version) else ""
+    why = lacks(level, builders, accelerator, shown)
+    return Finding(
+        name="build VMs' CPU",
+        reason=f"run {settings.name}",
+        is_required=True,
+        is_there=not why,
+        detail=why or level,
     )
 
 
@@ -236,7 +253,8 @@ def keys(site: Site) -> Finding:
 
 def iso(settings: Settings, cache: Path) -> Finding:
     """Whether the ISO of an OS is here or its servers answer."""
-    problems = preflight(settings, cache) if is_fetched(settings) else []
+    policy = Policy(connect=SECONDS, read=SECONDS)
+    problems = preflight(settings, cache, policy=policy) if is_fetched(settings) else []
     name = settings.iso_file or f"{settings.name} from packages"
     return Finding(
         name=name,
@@ -248,23 +266,17 @@ def iso(settings: Settings, cache: Path) -> Finding:
 
 
 def repository(settings: Settings, runner: Runner) -> Finding:
-    """Whether the package repository answers, with whatever but an error of its own."""
-    mirrors = find_mirrors(settings, runner)
-    url = settings.repo_url() or (mirrors.main if mirrors else "")
-    detail, is_there = f"set repo_server in {settings.os_shown}", False
-    if url:
-        try:
-            answer = requests.get(f"{url}/", timeout=SECONDS, stream=True)
-            answer.close()
-            # 403 and 404: a server that lists no directories
-            is_there = answer.status_code < 500
-            detail = "answers" if is_there else f"{url}: {answer.status_code} {answer.reason}"
-        except requests.RequestException as error:
-            detail = f"{url}: {type(error).__name__}"
+    """Whether the package repositories have what an installer reads first."""
+    try:
+        mirrors = find_mirrors(settings, runner)
+        policy = Policy(connect=SECONDS, read=SECONDS)
+        problems = missing_repositories(settings, mirrors, policy=policy)
+    except GoldimgError as error:
+        problems = [str(error)]
     return Finding(
         name="repository",
         reason=f"install {settings.name}",
         is_required=True,
-        is_there=is_there,
-        detail=detail,
+        is_there=not problems,
+        detail="; ".join(problems) or "answers",
     )

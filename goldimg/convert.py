@@ -1,19 +1,23 @@
-"""The last step of a build: a provider's files, made of its disk."""
+"""The last step of a build: a provider's files, made of its disk; and boxes, made of its files."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from goldimg.artifacts import STAGING
+from goldimg.artifacts import STAGING, add_files, read_finished
+from goldimg.boxing import disk_in
 from goldimg.config.models import Settings
+from goldimg.errors import BuildFailed
 from goldimg.formats import Written
+from goldimg.formats.chain import opened
 from goldimg.formats.ovf import GuestOs
-from goldimg.formats.source import flattened
-from goldimg.project import make_directory
-from goldimg.providers import Conversion, Provider
+from goldimg.formats.source import Disk
+from goldimg.project import artifact_name, make_directory
+from goldimg.providers import Boxing, Conversion, JobFields, Provider
 from goldimg.shop import Shop
 
 
@@ -21,32 +25,70 @@ def convert_layer(
     shop: Shop, provider: Provider, disk: Path, key: str, directory: Path
 ) -> list[Written]:
     """Every artifact of the provider, written into the staging directory in `directory`."""
+    staging = _empty_staging(directory)
+    for left in shop.layers.glob(f".{disk.stem}.*.raw"):
+        left.unlink(missing_ok=True)  # of a build that was killed here
+    with _removed_unless_whole(staging), _opened(shop, disk) as raw:
+        job = Conversion(disk=raw, seed=key, **_described(shop, provider, staging))
+        written = provider.convert(job)
+        if shop.settings.site.boxes:
+            boxing = Boxing(
+                directory=staging,
+                open_disk=lambda: contextlib.nullcontext(raw),
+                **_described(shop, provider, staging),
+            )
+            written += provider.write_boxes(boxing)
+        return written
+
+
+def add_boxes(shop: Shop, provider: Provider, directory: Path) -> list[Written]:
+    """Gives a finished image its debugging boxes, made of its artifacts; these are not touched."""
+    finished = read_finished(directory)
+    if finished is None:
+        raise BuildFailed(f"{directory} is not finished")
+    staging = _empty_staging(directory)
+    name = artifact_name(shop.settings.name, shop.version, provider.name, provider.source)
+    with _removed_unless_whole(staging):
+        boxing = Boxing(
+            directory=directory,
+            open_disk=lambda: disk_in(directory / name, shop.layers, shop.runner),
+            **_described(shop, provider, staging),
+        )
+        written = provider.write_boxes(boxing)
+        add_files(finished, staging, written)
+    return written
+
+
+def _opened(shop: Shop, disk: Path) -> AbstractContextManager[Disk]:
+    return opened(disk, shop.layers, shop.runner, shop.clusters)
+
+
+def _empty_staging(directory: Path) -> Path:
     staging = directory / STAGING
     shutil.rmtree(staging, ignore_errors=True)
-    make_directory(staging)
+    return make_directory(staging)
+
+
+def _described(shop: Shop, provider: Provider, staging: Path) -> JobFields:
+    """What every job of this build says."""
 
     def progress(done: int, total: int) -> None:
         shop.runner.check_cancelled()
         fraction = done / total if total else 1.0
         shop.events.emit(provider.name, "progress", "", phase="converting", fraction=fraction)
 
-    for left in shop.layers.glob(f".{disk.stem}.*.raw"):
-        left.unlink(missing_ok=True)  # of a build that was killed here
-    with _removed_unless_whole(staging), flattened(disk, shop.layers, shop.runner) as raw:
-        job = Conversion(
-            os_name=shop.settings.name,
-            version=shop.version,
-            disk=raw,
-            target=staging,
-            cpus=shop.machine.cpus,
-            memory_mib=shop.machine.memory_mib,
-            seed=key,
-            guest=guest_os(shop.settings),
-            firmware=shop.settings.firmware,
-            runner=shop.runner,
-            progress=progress,
-        )
-        return provider.convert(job)
+    return {
+        "os_name": shop.settings.name,
+        "version": shop.version,
+        "target": staging,
+        "cpus": shop.machine.cpus,
+        "memory_mib": shop.machine.memory_mib,
+        "guest": guest_os(shop.settings),
+        "firmware": shop.settings.firmware,
+        "site": shop.settings.site,
+        "runner": shop.runner,
+        "progress": progress,
+    }
 
 
 @contextlib.contextmanager

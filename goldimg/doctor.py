@@ -28,7 +28,7 @@ examine_iso = checks.iso
 class Probe:
     """A program, why it is needed, and the arguments that make it say its version.
 
-    Without `needed_for` every build needs it; else a builder of that name, or the installer kind.
+    Without `needed_for` every build needs it; else a builder, a tool or an installer kind does.
     """
 
     name: str
@@ -68,8 +68,8 @@ PROBES = (
         arguments=(),
         needed_for="vmware-iso",
     ),
-    # goldimg writes OVA files itself; sites may still want to look into one with it
-    Probe(name="ovftool", reason="look into OVA files", is_required=False),
+    Probe(name="ovftool", reason="write VMware's OVA, as ova_writer asks", needed_for="ovftool"),
+    Probe(name="vagrant", reason="try boxes", is_required=False),
 )
 
 
@@ -111,6 +111,7 @@ def _needs(patient: Patient | None) -> set[str]:
         asked = patient.site_file.builder.get(provider.name, "auto")
         is_here = asked in ("auto", "qemu") or asked in host.builders
         needs.add(choose_builder(provider, asked, host).builder if is_here else asked)
+    needs |= {name for it in patient.providers for name in it.tools(patient.site_file)}
     settings = patient.settings
     is_assembled = settings is None or not settings.iso_path
     kind = settings.os.installer.kind if settings else "debian-packages"
@@ -119,7 +120,8 @@ def _needs(patient: Patient | None) -> set[str]:
 
 def _of_site(patient: Patient, wanted: set[str], runner: Runner) -> list[Callable[[], Finding]]:
     site, settings = patient.site, patient.settings
-    names = sorted({name for provider in patient.providers for name in provider.tools()})
+    site_file = patient.site_file
+    names = sorted({name for it in patient.providers for name in it.tools(site_file)})
     known = {probe.name for probe in PROBES if probe.is_required}
     probes: list[Callable[[], Finding]] = []
     for name in names:
@@ -157,6 +159,10 @@ def _of_versions(
     if "packer" in versions:
         builders = [builder for builder in HYPERVISORS if builder in wanted]
         found.append(checks.packer_plugins(builders, versions["packer"], runner))
+    if patient and patient.settings and patient.settings.os.cpu:
+        builders = [builder for builder in HYPERVISORS if builder in wanted]
+        qemu = versions.get("qemu-system-x86_64", (0, 0))
+        found.append(checks.cpu(patient.settings, builders, qemu))
     if patient and patient.settings and "ansible-playbook" in versions:
         found.append(checks.ansible_python(versions["ansible-playbook"], patient.settings))
     return found

@@ -8,16 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from goldimg.additions import additions_digest, is_addition
 from goldimg.config.models import Settings
 from goldimg.errors import ConfigError
 from goldimg.host import Host, choose_accelerator
 from goldimg.iso.debian.mirror import Mirrors
+from goldimg.kickstart.answer import check_answers, render_answer
 from goldimg.kickstart.layout import Volume, disk_layout
 from goldimg.kickstart.model import Options, load_options
-from goldimg.kickstart.render import render
 from goldimg.kickstart.target import Target, find_mirrors, make_target
-from goldimg.kickstart.validate import validate
 from goldimg.plan import Install, Plan, Rendered, digest, digest_files, make_plan
+from goldimg.playbook import extra_variables
 from goldimg.project import Site
 from goldimg.providers import Provider, all_providers
 from goldimg.run import Runner, has_program
@@ -28,6 +29,7 @@ class Recipe:
     """A plan with what its kickstarts are rendered from, by provider."""
 
     plan: Plan
+    settings: Settings
     mirrors: Mirrors | None
     options: Mapping[str, Options]
     targets: Mapping[str, Target]
@@ -36,7 +38,7 @@ class Recipe:
         """The kickstart of `install` as it is served to the installer."""
         name = install.providers[0]
         target = replace(self.targets[name], report_url=report_url)
-        return render(site.kickstart, self.options[name], target)
+        return render_answer(site.kickstart, self.settings, self.options[name], target)
 
 
 def make_recipe(
@@ -54,6 +56,8 @@ def make_recipe(
 
     Raises ConfigError with the problems of all kickstarts at once.
     """
+    for provider in providers:
+        provider.refuse(settings)
     mirrors = find_mirrors(settings, runner)
     options, targets, texts = {}, {}, {}
     selected = [provider.name for provider in providers]
@@ -66,14 +70,14 @@ def make_recipe(
                 raise
             continue  # another provider's fault is told when that one is built
         targets[name] = make_target(settings, build, mirrors=mirrors, ssh_keys=(public_key,))
-        texts[name] = render(site.kickstart, options[name], targets[name])
+        texts[name] = render_answer(site.kickstart, settings, options[name], targets[name])
     check_kickstarts({name: texts[name] for name in selected}, settings, runner)
     disk = settings.site.disk_size
     plan = make_plan(
         os_name=settings.name,
         version=version,
         disk_mib=disk,
-        jobs=jobs or settings.site.jobs or host.jobs(settings.site.memory, settings.site.cpus),
+        jobs=jobs or settings.site.jobs or host.jobs(settings.memory_mib, settings.site.cpus),
         providers=providers,
         builders=settings.site.builder,
         kickstarts={
@@ -86,8 +90,9 @@ def make_recipe(
         host=host,
         accelerator=choose_accelerator(settings.site.accelerator, host).name,
         firmware=settings.firmware,
+        boxes=settings.site.boxes,
     )
-    return Recipe(plan=plan, mirrors=mirrors, options=options, targets=targets)
+    return Recipe(plan=plan, settings=settings, mirrors=mirrors, options=options, targets=targets)
 
 
 def build_options(site: Site, settings: Settings, build: str) -> Options:
@@ -102,14 +107,14 @@ def build_options(site: Site, settings: Settings, build: str) -> Options:
 
 def check_kickstarts(texts: Mapping[str, str], settings: Settings, runner: Runner) -> None:
     """Raises ConfigError with what ksvalidator and our own rules have against the kickstarts."""
-    problems = []
-    seen: set[str] = set()
+    names: dict[str, str] = {}
     for name, text in texts.items():
-        if text in seen:
-            continue
-        seen.add(text)
-        for problem in validate(text, settings.os.kickstart.syntax, runner):
-            problems.append(replace(problem, file=f"kickstart virtual/{name}"))
+        names.setdefault(text, name)
+    problems = [
+        replace(problem, file=f"kickstart virtual/{names[text]}")
+        for text, found in check_answers(names, settings, runner)
+        for problem in found
+    ]
     if problems:
         raise ConfigError.of(
             problems,
@@ -125,7 +130,13 @@ def _shown(volume: Volume) -> str:
     return f"{volume.mount} {volume.fstype}, {size}" + (", LVM" if volume.lvm else "")
 
 
-def base_key(install: Install, iso_key: str, machine: Mapping[str, object], site: Site) -> str:
+def base_key(
+    install: Install,
+    iso_key: str,
+    machine: Mapping[str, object],
+    settings: Settings,
+    site: Site,
+) -> str:
     """The digest of everything that shapes a base."""
     parts = {
         "iso": iso_key,
@@ -133,6 +144,8 @@ def base_key(install: Install, iso_key: str, machine: Mapping[str, object], site
         "serves": install.serves,
         "machine": machine,
         "playbooks": playbook_digest(site, "base"),
+        "updates": settings.site.updates,
+        "extra_vars": extra_variables(settings.site.extra_vars, "base"),
     }
     return digest(parts)[:20]
 
@@ -150,6 +163,8 @@ def layer_key(base: str, provider: str, version: str, settings: Settings, site: 
         "root_pass": _mark_of(settings, site),
         "os": settings.packer_os(),
         "playbooks": playbook_digest(site, provider),
+        "additions": additions_digest(site, provider),
+        "extra_vars": settings.site.extra_vars,
     }
     return digest(parts)[:20]
 
@@ -164,13 +179,16 @@ def _mark_of(settings: Settings, site: Site) -> str:
 
 
 def playbook_digest(site: Site, name: str) -> str:
-    """The digest of the playbooks of one stage: `<name>.yml` and what all stages share."""
+    """The digest of the playbooks of one stage: `<name>.yml` and what all stages share.
+
+    What the site has added is not in it.
+    """
     shared = [
         path
         for path in sorted(site.ansible.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and not is_addition(site, path)
     ]
-    wanted = (f"{name}.yml", "site.yml", "ansible.cfg")
+    wanted = (f"{name}.yml", "site.yml", "additions.yml", "ansible.cfg")
     return digest_files(
         (str(path.relative_to(site.ansible)), path.read_bytes())
         for path in shared
@@ -216,4 +234,4 @@ def render_build(
     )
     mirrors = find_mirrors(settings, runner)
     target = make_target(settings, build, mirrors=mirrors, ssh_keys=(public_key,))
-    return render(site.kickstart, options, target)
+    return render_answer(site.kickstart, settings, options, target)

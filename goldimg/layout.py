@@ -9,6 +9,7 @@ from goldimg.errors import UsageError
 from goldimg.project import make_directory
 
 PARTS = ("templates", "kickstart", "ansible")
+SCRIPTS = "scripts"  # of the site's own; a directory of that name may be there already
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -34,8 +35,11 @@ def lay_out(directory: Path) -> list[Path]:
         ignored = shutil.ignore_patterns("__pycache__", "site.yml.local", "*.pyc")
         shutil.copytree(data_root() / name, directory / name, ignore=ignored)
         made.append(directory / name)
+    if not (directory / SCRIPTS).exists():
+        shutil.copytree(data_root() / SCRIPTS, directory / SCRIPTS)
+        made.append(directory / SCRIPTS)
     for name in ("keys", "artifacts"):
         made.append(make_directory(directory / name))
     ignore = directory / ".gitignore"
-    ignore.write_text("/.cache/\n/keys/*\n/artifacts/*\n/templates/site.yml\n", encoding="ascii")
+    ignore.write_text("/.cache/\n/isos/\n/keys/*\n/artifacts/*\n/templates/site.yml\n", encoding="ascii")
     return [*made, ignore]

@@ -57,7 +57,7 @@ def build_native(
     log.write_text("", encoding="utf-8")
     story = new_story(shop, provider.name, is_install=True)
     try:
-        with short_directory(key) as temporary:
+        with short_directory(f"{shop.mark}-{key}") as temporary:
 
             def run(boot_wait: str, will_retry: WillRetry) -> Path:
                 spec = _spec(shop, install.builder, provider, key, work, temporary, boot_wait)
@@ -129,6 +129,7 @@ def _spec(
             provider=provider.name,
             password_hash=root_hash(shop),
             serves=(provider.name,),
+            has_additions_iso=native.guest_additions != "disable",
         ),
         boot_command=shop.boot_command(),
         boot_wait=boot_wait,

@@ -8,6 +8,7 @@ PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
     "qemu-io": "qemu-utils",
+    "qemu-storage-daemon": "qemu-system-common",
     "mmdebstrap": "mmdebstrap",
     "xorriso": "xorriso",
     "mkfs.vfat": "dosfstools",
@@ -23,18 +24,31 @@ PACKAGES = {
     "tar": "tar",
     "mount": "mount",
     "unshare": "util-linux",
+    "setpriv": "util-linux",
     "newuidmap": "uidmap",
     "apt-get": "apt",
     "ansible-playbook": "ansible-core",
     "ksvalidator": "python3-pykickstart",
     "dnsmasq": "dnsmasq-base",
     "grub-script-check": "grub-common",
+    "grub-editenv": "grub-common",
     "ip": "iproute2",
     "debconf-set-selections": "debconf",
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
     "nginx": "nginx-light",
     "systemd-analyze": "systemd",
+    "runc": "runc",
+    "podman": "podman",
+    "docker-registry": "docker-registry",
+    "vagrant": "vagrant",
+    "docker": "docker.io",
+    "dockerd": "docker.io",
+    "depmod": "kmod",
+    "setcap": "libcap2-bin",
+    "setfacl": "acl",
+    "setfattr": "attr",
+    "ruby": "ruby",
 }
 
 # What a build of Debian-12 for all providers runs. The installer's own tools (busybox, isolinux,
@@ -52,7 +66,7 @@ BUILD_PACKAGES = [
     "zstd",
 ]
 # Only root may mount a disk or write one owner's files as another's; others need helpers for it.
-UNPRIVILEGED_PACKAGES = ["libguestfs-tools", "uidmap"]
+UNPRIVILEGED_PACKAGES = ["libguestfs-tools", "libguestfs-xfs", "uidmap"]
 # `goldimg serve --netboot`: the daemon, and loaders for machines of all kinds.
 NETBOOT_PACKAGES = [
     "dnsmasq-base",
@@ -68,13 +82,21 @@ TEST_PACKAGES = [
     "chromium",
     "chromium-driver",
     "curl",
+    "docker-registry",
+    "docker.io",
     "fdisk",
     "grub-common",
     "libcap2-bin",
     "iproute2",
+    "kmod",
+    "libguestfs-tools",
+    "libguestfs-xfs",
     "nginx-light",
     "ovmf",
+    "podman",
+    "runc",
     "shellcheck",
+    "vagrant",
 ]
 
 

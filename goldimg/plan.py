@@ -27,6 +27,7 @@ class Planned(Protocol):
     @property
     def firmwares(self) -> tuple[str, ...]: ...
     def artifacts(self, os_name: str, version: str) -> tuple[str, ...]: ...
+    def boxes(self, os_name: str, version: str) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +48,15 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One provider's image: a short build over its install, and the files made of it."""
+    """One provider's image: a short build over its install, and the files made of it.
+
+    `boxes` are for debugging, and are made of the artifacts where those are there already.
+    """
 
     provider: str
     choice: Choice
     artifacts: tuple[str, ...]
+    boxes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +212,7 @@ def make_plan(
     host: Host,
     accelerator: str = "tcg",
     firmware: str = "bios",
+    boxes: bool = False,
 ) -> Plan:
     """Gathers `providers` of equal kickstart into installs, larger ones first.
 
@@ -225,6 +231,7 @@ def make_plan(
             provider=provider.name,
             choice=choice,
             artifacts=provider.artifacts(os_name, version),
+            boxes=provider.boxes(os_name, version) if boxes else (),
         )
         is_own = choice.builder != "qemu"
         key = (choice.builder, provider.name if is_own else kickstarts[provider.name].text)

@@ -173,7 +173,7 @@ def write_text(target: Path, text: str, *, mode: int = 0o644) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, what: str) -> Iterator[None]:
+def locked(path: Path, *, what: str, doing: str = "built") -> Iterator[None]:
     """Holds the lock file `path`; GoldimgError at once when another run holds it.
 
     The kernel drops the lock with its holder, so a killed run never leaves it behind.
@@ -186,9 +186,9 @@ def locked(path: Path, *, what: str) -> Iterator[None]:
             stream.seek(0)
             holder = stream.read().strip() or "unknown"
             raise GoldimgError(
-                f"{what} is already being built",
+                f"{what} is already being {doing}",
                 why=f"process {holder} holds {path}",
-                hint="wait for it to end, or build another version",
+                hint="wait for it to end" + (", or build another version" * (doing == "built")),
             ) from None
         stream.seek(0)
         stream.truncate()
@@ -198,13 +198,19 @@ def locked(path: Path, *, what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def waiting_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock file `path`; calls `on_wait` twice a second while another run holds it."""
+def waiting_lock(
+    path: Path, on_wait: Callable[[], None], *, shared: bool = False
+) -> Iterator[None]:
+    """Holds the lock file `path`; calls `on_wait` twice a second while another run holds it.
+
+    Any number of runs can hold it `shared`, while none holds it alone.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     make_directory(path.parent)
     with path.open("a+", encoding="ascii") as stream:
         while True:
             with contextlib.suppress(BlockingIOError):
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(stream, kind | fcntl.LOCK_NB)
                 break
             on_wait()
             time.sleep(0.5)

@@ -12,6 +12,7 @@ from goldimg.errors import ConfigError, GoldimgError
 
 if TYPE_CHECKING:
     from goldimg.build import Outcome
+    from goldimg.catalog.local import Local
     from goldimg.config.models import Settings
     from goldimg.doctor import Finding
     from goldimg.host import Host
@@ -72,6 +73,20 @@ def outcome_json(outcomes: Sequence[Outcome]) -> str:
     )
 
 
+def catalog_table(site: Site, catalogs: Sequence[Local]) -> str:
+    """The boxes that the catalogs list, newest version first."""
+    from goldimg.catalog.merge import providers_of
+
+    rows = [("box", "version", "status", "provider", "catalog")]
+    for local in catalogs:
+        for version in (it for it in local.catalog["versions"] if isinstance(it, dict)):
+            providers = [str(it.get("name")) for it in providers_of(version)]
+            number, status = (str(version.get(key, "-")) for key in ("version", "status"))
+            shown = site.shown(local.path)
+            rows.append((local.name, number, status, ",".join(providers) or "-", shown))
+    return table(rows)
+
+
 def failures_text(site: Site, outcomes: Sequence[Outcome]) -> list[str]:
     """Each different error once, with where to look and what to do."""
     lines: list[str] = []
@@ -130,7 +145,7 @@ def plan_text(site: Site, settings: Settings, plan: Plan, host: Host, needs: Est
         for layer in install.layers:
             where = site.shown(site.artifact_dir(plan.version, plan.os_name, layer.provider))
             lines.append(f"  {layer.provider}: {layer.choice.builder} ({layer.choice.reason})")
-            lines += [f"    {where}/{name}" for name in layer.artifacts]
+            lines += [f"    {where}/{name}" for name in (*layer.artifacts, *layer.boxes)]
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Literal
 
 from goldimg.artifacts import Status, status_of
 from goldimg.config.models import Settings
+from goldimg.cpu import check_cpu
 from goldimg.errors import BuildFailed, MissingTool
 from goldimg.events import Bus
+from goldimg.formats.store import Store
 from goldimg.host import Accelerator, Host, choose_accelerator, find_ovmf
 from goldimg.inputs import Recipe, base_key, layer_key, make_recipe, tool_versions
 from goldimg.iso.obtain import Iso, obtain_iso
@@ -24,6 +27,7 @@ from goldimg.packages import package_of
 from goldimg.packer.policy import Hold, OnError, Policy, at_once
 from goldimg.packer.template import Machine
 from goldimg.plan import Install, Plan, choose_builder, digest_files
+from goldimg.playbook import prepare_additions
 from goldimg.project import Site
 from goldimg.providers import Provider
 from goldimg.run import Runner, has_program
@@ -107,7 +111,7 @@ def check_tools(providers: Sequence[Provider], settings: Settings, host: Host) -
     if "qemu" in builders:
         wanted |= dict.fromkeys(["qemu-system-x86_64"])
     for provider in providers:
-        wanted |= dict.fromkeys(provider.tools())
+        wanted |= dict.fromkeys(provider.tools(settings.site))
     if settings.os.installer.kind == "debian-packages" and not settings.iso_path:
         wanted |= dict.fromkeys(("mmdebstrap", "xorriso", "apt-get"))
     missing = [name for name in wanted if not has_program(name)]
@@ -146,9 +150,12 @@ def open_session(
     events.emit("", "note", f"{settings.name} {request.version}: {_summary(recipe)}")
     events.emit("", "note", f"accelerator: {accelerator.name} ({accelerator.reason})")
     check_free(recipe.plan.groups, accelerator.name)
+    prepare_additions(site, [provider.name for provider in request.providers], runner, events)
     listeners: dict[str, InstallListener] = {}
-    iso = obtain_iso(settings, recipe.mirrors, site.cache, runner, events)
     tools = tool_versions(runner)
+    builders = {install.builder for install in recipe.plan.installs}
+    check_cpu(settings.name, settings.os.cpu, builders, accelerator.name, tools.get("qemu", ""))
+    iso = obtain_iso(settings, recipe.mirrors, site.cache, runner, events)
     with contextlib.ExitStack() as stack:
         shop = Shop(
             site=site,
@@ -163,6 +170,7 @@ def open_session(
             iso_sha256=iso.sha256,
             servers=stack.enter_context(_servers(recipe.plan, settings, listeners)),
             listeners=listeners,
+            clusters=stack.enter_context(closing(Store(is_keeping=len(request.providers) > 1))),
             qemu_version=tools.get("qemu", ""),
             policy=Policy(
                 on_error=request.on_error,
@@ -197,7 +205,7 @@ def _machine(settings: Settings, request: Request, accelerator: Accelerator) -> 
     return Machine(
         accelerator=accelerator.name,
         cpus=site.cpus,
-        memory_mib=site.memory,
+        memory_mib=settings.memory_mib,
         disk_mib=site.disk_size,
         headless=site.headless if request.headless is None else request.headless,
         firmware=settings.firmware,
@@ -244,15 +252,18 @@ def machine_inputs(session: Session, install: Install) -> dict[str, object]:
 def decide(session: Session) -> dict[str, Status]:
     """What has to be done for each provider; GoldimgError where --force would be needed."""
     request, found = session.request, {}
+    providers = {provider.name: provider for provider in request.providers}
     refused = []
     for install in session.recipe.plan.installs:
         machine = machine_inputs(session, install)
-        base = base_key(install, session.iso.key, machine, session.site)
+        base = base_key(install, session.iso.key, machine, session.settings, session.site)
         session.base_keys[install.name] = base
         for layer in install.layers:
             key = layer_key(base, layer.provider, request.version, session.settings, session.site)
             session.layer_keys[layer.provider] = key
-            status = status_of(session.directory(layer.provider), key, layer.artifacts)
+            directory = session.directory(layer.provider)
+            options = dict(providers[layer.provider].options(session.settings.site))
+            status = status_of(directory, key, layer.artifacts, layer.boxes, options)
             found[layer.provider] = "missing" if request.force else status
             is_allowed = request.force or (request.update and status == "stale")
             if status in ("stale", "foreign") and not is_allowed:
@@ -295,6 +306,7 @@ def manifest(
         "layer": session.layer_keys[provider.name],
         "builder": {"name": layer.choice.builder, "reason": layer.choice.reason},
         "firmware": session.settings.firmware,
+        "options": dict(provider.options(session.settings.site)),
         "inputs": {
             "iso": {
                 "name": session.iso.path.name,

@@ -11,6 +11,7 @@ from pathlib import Path
 from goldimg.config.models import Settings
 from goldimg.errors import BuildFailed
 from goldimg.events import Bus
+from goldimg.formats.store import Store
 from goldimg.keys import KeyPair
 from goldimg.kickstart.progress import InstallListener, KickstartNeverFetched
 from goldimg.kickstart.server import KickstartServer
@@ -18,6 +19,7 @@ from goldimg.orphans import release
 from goldimg.packer.policy import Policy, WillRetry, never
 from goldimg.packer.story import Story
 from goldimg.packer.template import Machine
+from goldimg.plan import digest_files
 from goldimg.project import Site
 from goldimg.run import Runner
 
@@ -51,11 +53,17 @@ class Shop:
     listeners: dict[str, InstallListener]
     qemu_version: str
     policy: Policy = field(default_factory=Policy)
+    clusters: Store = field(default_factory=Store)  # of bases, compressed for several layers
 
     @property
     def is_warm(self) -> bool:
         """Whether bases keep their running guest: under emulation, where booting is dear."""
         return self.machine.accelerator == "tcg" and self.settings.site.warm_layers
+
+    @property
+    def mark(self) -> str:
+        """What tells this site from a copy of it on the same host, whose digests are the same."""
+        return digest_files([(str(self.site.cache), b"")])[:6]
 
     @property
     def bases(self) -> Path:

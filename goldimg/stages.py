@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,31 +30,40 @@ EFI_VARIABLES = "efivars.fd"
 THAWING = "4s"  # until a saved guest runs again; a connection before that would hang
 
 
-def install_base(shop: Shop, install: Install, text: Callable[[str], str], key: str) -> Made:
-    """The base disk of `install`: from the cache, or installed from the ISO now.
+def is_base(directory: Path) -> bool:
+    """Whether a finished base stands there."""
+    return (directory / MANIFEST).exists()
 
-    `text` gives the kickstart as it is served, with the URL that stages are reported to.
 
-    It is read-only from then on: overlays depend on every byte of it.
+def install_base(
+    shop: Shop,
+    install: Install,
+    text: Callable[[str], str],
+    key: str,
+    *,
+    use_cache: bool = True,
+) -> Made:
+    """The base disk of `install`: from the cache (with `use_cache`), or installed from the ISO now.
+
+    `text` gives the kickstart as it is served, with the URL that stages are reported to. A base is
+    read-only once it stands, since overlays depend on every byte of it; one that other builds use
+    is replaced when they are done.
     """
-    final = shop.bases / key
+    final, lock = shop.bases / key, shop.bases / f"{key}.lock"
     work = shop.bases / f"{key}.work"
-
-    def waiting() -> None:
-        shop.runner.check_cancelled()
-
-    with waiting_lock(shop.bases / f"{key}.lock", waiting):
-        if (final / MANIFEST).exists():
-            shop.events.emit(install.name, "note", "base found in the cache")
-            seconds = json.loads((final / MANIFEST).read_text(encoding="utf-8"))["seconds"]
-            return Made(
-                disk=final / "disk.qcow2", seconds=seconds, state=_usable_state(shop, final)
-            )
+    wait = _patience(shop, install.name)
+    if use_cache:
+        with waiting_lock(lock, wait, shared=True):
+            if is_base(final):
+                return _found(shop, install.name, final)
+    with waiting_lock(lock, wait):
+        if use_cache and is_base(final):  # by another build, in between
+            return _found(shop, install.name, final)
         discard_base(final)
         claim(work)
         write_text(work / "kickstart.ks", install.kickstart)
         story = new_story(shop, install.name, is_install=True)
-        with short_directory(key) as temporary:
+        with short_directory(f"{shop.mark}-{key}") as temporary:
 
             def run(boot_wait: str, will_retry: WillRetry) -> Path:
                 return _run_install(
@@ -75,6 +85,35 @@ def install_base(shop: Shop, install: Install, text: Callable[[str], str], key: 
         work.rename(final)
         state = _usable_state(shop, final)
         return Made(disk=final / "disk.qcow2", seconds=story.seconds(), state=state)
+
+
+def _found(shop: Shop, name: str, base: Path) -> Made:
+    shop.events.emit(name, "note", "base found in the cache")
+    seconds = json.loads((base / MANIFEST).read_text(encoding="utf-8"))["seconds"]
+    return Made(disk=base / "disk.qcow2", seconds=seconds, state=_usable_state(shop, base))
+
+
+def _patience(shop: Shop, name: str) -> Callable[[], None]:
+    """What is done while another build has the base: it is told of once, and Ctrl-C is heard."""
+    told: list[str] = []
+
+    def wait() -> None:
+        shop.runner.check_cancelled()
+        if not told:
+            told.append("waiting for another build that has the base")
+            shop.events.emit(name, "note", told[0])
+
+    return wait
+
+
+@contextmanager
+def base_in_use(shop: Shop, key: str) -> Iterator[None]:
+    """While the block runs no build replaces the base. BuildFailed where one has removed it."""
+    lock = shop.bases / f"{key}.lock"
+    with waiting_lock(lock, shop.runner.check_cancelled, shared=True):
+        if not is_base(shop.bases / key):
+            raise BuildFailed("another build has removed the base", hint="run it again")
+        yield
 
 
 def _state_inputs(shop: Shop) -> dict[str, object]:
@@ -157,7 +196,7 @@ def provision_layer(shop: Shop, provider: Provider, base: Made, key: str, log: P
     log.write_text("", encoding="utf-8")
     story = new_story(shop, provider.name)
     try:
-        with short_directory(key) as temporary:
+        with short_directory(f"{shop.mark}-{key}") as temporary:
             disk = _run_layer(shop, provider, base, work, temporary, log, story)
         sync(disk)
         disk.rename(final)

@@ -80,7 +80,7 @@ def test_keys_follow_what_shapes_a_disk_and_nothing_else(site: Site) -> None:
     settings = load_settings(site, "CentOS-7.2.1511", environ={})
 
     def base() -> str:
-        return base_key(azure, "iso", {"disk_mib": 8192}, site)
+        return base_key(azure, "iso", {"disk_mib": 8192}, settings, site)
 
     def layer(name: str, version: str = "1.0.0", environ: dict[str, str] | None = None) -> str:
         chosen = load_settings(site, "CentOS-7.2.1511", environ=environ or {})
@@ -88,8 +88,8 @@ def test_keys_follow_what_shapes_a_disk_and_nothing_else(site: Site) -> None:
 
     before = (base(), layer("azure"), layer("gcp"))
     assert before[1] != before[2]
-    assert base_key(gcp, "iso", {"disk_mib": 8192}, site) != before[0]
-    assert base_key(azure, "other iso", {"disk_mib": 8192}, site) != before[0]
+    assert base_key(gcp, "iso", {"disk_mib": 8192}, settings, site) != before[0]
+    assert base_key(azure, "other iso", {"disk_mib": 8192}, settings, site) != before[0]
     assert layer("azure", "1.0.1") != before[1]
     with_password = layer("azure", environ={"GOLDIMG_ROOT_PASS": "something long"})
     assert with_password != before[1]

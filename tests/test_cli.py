@@ -52,9 +52,9 @@ def test_help_imports_no_provider_sdk_and_no_server() -> None:
 
 
 def test_an_unknown_os_is_named_with_the_known_ones(site: Path) -> None:
-    done = goldimg(site, "build", "-O", "Debian-21")
+    done = goldimg(site, "build", "-O", "Debian-122")
     assert done.returncode == 2
-    assert "error: unknown operating system 'Debian-21' (did you mean 'Debian-12'?)" in done.stderr
+    assert "error: unknown operating system 'Debian-122' (did you mean 'Debian-12'?)" in done.stderr
     assert "CentOS-7.2.1511" in done.stderr
     assert not list((site / "artifacts").iterdir())
 

@@ -102,8 +102,11 @@ def test_a_full_disk_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> Non
 def repository() -> Iterator[str]:
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(500 if "broken" in self.path else 404)
+            has_it = self.path == "/7.2.1511/os/x86_64/repodata/repomd.xml"
+            self.send_response(200 if has_it else 500 if "broken" in self.path else 404)
             self.end_headers()
+
+        do_HEAD = do_GET
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -121,6 +124,7 @@ def test_a_repository_has_to_answer(site: Site, repository: str) -> None:
 
     assert ask(repository).is_there
     assert not ask(f"{repository}/broken").is_there
+    assert "HTTP 404" in ask(f"{repository}/elsewhere").detail
     assert not ask("http://127.0.0.1:9").is_there
 
 

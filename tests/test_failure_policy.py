@@ -19,7 +19,8 @@ import pytest
 
 from goldimg.events import Bus, Event
 from goldimg.hold import Holder
-from goldimg.run import Runner
+from goldimg.packer.driver import STOPPING
+from goldimg.run import GRACE, Runner
 from tests.packing import PackingSite
 
 
@@ -40,7 +41,7 @@ def failing(site: PackingSite, name: str) -> Path:
 
 def said_by(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=180)
     return text
 
 
@@ -60,8 +61,7 @@ def test_a_failed_task_is_named_and_cleaned_up_after(site: PackingSite) -> None:
 
 def test_abort_stops_everything_and_leaves_the_files(site: PackingSite) -> None:
     control, slow = failing(site, "gcp"), site.fake / "slow-openstack"
-    slow.touch()
-    began = time.monotonic()
+    slow.touch()  # it would never end by itself
     done = site.build(
         "--only", "gcp,openstack", "--version", "1.0.1", "--on-error", "abort", "--jobs", "2"
     )
@@ -74,7 +74,6 @@ def test_abort_stops_everything_and_leaves_the_files(site: PackingSite) -> None:
     assert site.processes() == []
     left = list((site.root / ".cache/layers").glob("*.work/output"))
     assert left, "nothing was left to look at"
-    assert time.monotonic() - began < 15
     again = site.build("--only", "gcp,openstack", "--version", "1.0.1")
     assert again.returncode == 0, again.stderr
     assert site.leftovers() == []
@@ -177,9 +176,10 @@ def test_ctrl_c_twice_kills_what_does_not_listen(site: PackingSite) -> None:
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     said_by(process)
+    took = time.monotonic() - began
     (site.fake / "stubborn").unlink()
     assert process.returncode == 130
-    assert time.monotonic() - began < 8
+    assert took < STOPPING + GRACE[signal.SIGTERM], "it was asked politely twice"
     assert site.leftovers() == []
 
 

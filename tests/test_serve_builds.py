@@ -68,6 +68,16 @@ def test_the_page_shows_phases_log_and_the_screen_while_it_runs(
     assert client.get(f"/builds/{NAME}/picture.png").data == png(255)
 
 
+def test_the_log_names_each_task_once_and_how_long_it_took(site: Served, tmp_path: Path) -> None:
+    bus = building(site, tmp_path)
+    for task, seconds in (("Install the packages", 12.34), ("Write a file", 0.2)):
+        bus.emit("azure", "stage", task)
+        bus.emit("azure", "task", task, seconds=seconds)
+    bus.emit("azure", "warning", "no news for 101 s")
+    page = site.logged_in().get(f"/builds/{NAME}").text
+    assert "Install the packages\n  took 12.3 s\nWrite a file\nwarning: no news for 101 s" in page
+
+
 def test_after_a_failure_the_last_picture_stays(site: Served, tmp_path: Path) -> None:
     bus = building(site, tmp_path)
     directory = site.service.site.artifacts / "1.0.0/CentOS-7.2.1511/azure"

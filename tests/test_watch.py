@@ -15,6 +15,7 @@ import pytest
 from goldimg.cli.watch import lines_of
 from goldimg.events import Bus, Event, JsonLines
 from goldimg.packer.output import ansible_reason
+from goldimg.packer.policy import ways_in
 from goldimg.packer.story import Story
 from goldimg.project import Site, locked
 from goldimg.running import running_pids
@@ -229,6 +230,47 @@ def test_a_story_measures_tasks_and_finds_ports() -> None:
     assert marks == ["boot", "boot command typed", "provisioning", "saving"]
     assert tasks == ["one True", "two True"]
     assert (story.ssh_port, story.vnc) == (3594, "127.0.0.1:5911")
+
+
+@pytest.mark.parametrize(
+    ("said", "ways"),
+    [
+        (
+            [
+                "Creating forwarded port mapping for communicator (SSH, WinRM, etc) "
+                "(host port 3456)",
+                "Using ssh communicator to connect: 127.0.0.1",
+            ],
+            ["-p 3456", "root@127.0.0.1"],
+        ),
+        (
+            [
+                r'connect via VNC with the password "Xq7Vnc" to\nvnc://127.0.0.1:5999',
+                "Using ssh communicator to connect: 192.168.77.128",
+            ],
+            ["-p 22", "root@192.168.77.128", "vnc://127.0.0.1:5999 (password Xq7Vnc)"],
+        ),
+    ],
+    ids=["virtualbox", "vmware"],
+)
+def test_it_is_known_how_to_reach_a_machine_of_another_hypervisor(
+    said: list[str], ways: list[str], tmp_path: Path
+) -> None:
+    story = Story(on_phase=lambda _: None, on_detail=lambda _: None)
+    for line in said:
+        story.hear(f"1700000000,,ui,say,==> vmware: {line}")
+    lines = ways_in(
+        key=tmp_path / "key",
+        host=story.ssh_host,
+        port=story.ssh_port,
+        vnc=story.vnc,
+        vnc_password=story.vnc_password,
+        picture=tmp_path / "none",
+        console=tmp_path / "console.log",
+        pids=[],
+    )
+    for way in ways:
+        assert way in "\n".join(lines)
 
 
 def test_a_failed_task_gives_its_reason_in_lines_for_people() -> None:

@@ -9,9 +9,17 @@ from pathlib import Path
 import click
 
 from goldimg import __version__
-from goldimg.cli.build import build_command, plan_command, verify_command
+from goldimg.cli.build import build_command, plan_command
+from goldimg.cli.catalog import catalog_command, verify_command
 from goldimg.cli.host import host_group
 from goldimg.cli.kickstart import kickstart_group
+from goldimg.cli.os import os_group
+from goldimg.cli.publish import (
+    gc_command,
+    published_command,
+    unpublish_command,
+    upload_command,
+)
 from goldimg.cli.serve import serve_command
 from goldimg.cli.site import doctor_command, init_command, keys_command
 from goldimg.cli.watch import logs_command, watch_command
@@ -46,11 +54,17 @@ for command in (
     build_command,
     plan_command,
     verify_command,
+    catalog_command,
+    upload_command,
+    published_command,
+    unpublish_command,
+    gc_command,
     watch_command,
     logs_command,
     serve_command,
     host_group,
     kickstart_group,
+    os_group,
     keys_command,
     doctor_command,
     init_command,

@@ -1,4 +1,4 @@
-"""goldimg build, plan and verify: images and their artifacts."""
+"""goldimg build and plan: images and their artifacts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from goldimg.cli.common import (
     as_variables,
     choosing,
     chosen_providers,
-    flat,
     new_runner,
     read_settings,
     selection,
@@ -60,6 +59,7 @@ def build_command(
     jobs: int | None,
     builders: tuple[str, ...],
     group: str | None,
+    boxes: bool,
     force: bool,
     update: bool,
     base_cache: bool,
@@ -70,7 +70,7 @@ def build_command(
 ) -> None:
     """Build images: ISO, install, provision, convert, checksum."""
     site, settings = read_settings(
-        context, os_name, (*variables, *as_variables(builders)), var_files, version
+        context, os_name, (*variables, *as_variables(builders, boxes)), var_files, version
     )
     from goldimg.build import Request, build
     from goldimg.display import choose_display
@@ -153,11 +153,12 @@ def plan_command(
     jobs: int | None,
     builders: tuple[str, ...],
     group: str | None,
+    boxes: bool,
     as_json: bool,
 ) -> None:
     """Show installs, layers, groups, builders and artifacts, without starting anything."""
     site, settings = read_settings(
-        context, os_name, (*variables, *as_variables(builders)), var_files, version
+        context, os_name, (*variables, *as_variables(builders, boxes)), var_files, version
     )
     from goldimg.host import inspect_host
     from goldimg.inputs import make_recipe, public_key_of
@@ -181,28 +182,3 @@ def plan_command(
         click.echo(plan_json(recipe.plan, host, needs))
     else:
         click.echo(plan_text(site, settings, recipe.plan, host, needs))
-
-
-@click.command("verify")
-@selection
-@click.pass_context
-def verify_command(
-    context: click.Context,
-    os_name: str,
-    only: tuple[tuple[str, ...], ...],
-    excepted: tuple[tuple[str, ...], ...],
-    version: str | None,
-    variables: tuple[str, ...],
-    var_files: tuple[Path, ...],
-    jobs: int | None,
-) -> None:
-    """Check finished artifacts against SHA256SUMS and the rules of their formats."""
-    site, settings = read_settings(context, os_name, variables, var_files, version)
-    from goldimg.providers import select_providers
-    from goldimg.verify import verify_directory
-
-    providers = select_providers(settings.site.providers, flat(only), flat(excepted))
-    for provider in providers:
-        directory = site.artifact_dir(settings.site.version, settings.name, provider.name)
-        for name in verify_directory(directory, provider, new_runner()):
-            click.echo(f"{site.shown(directory / name)}: OK")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,20 +42,18 @@ def flat(values: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
 
 
 def selection(command: F) -> F:
-    """The options that say what is built."""
+    """The options that say which images."""
     options = [
         click.option("-O", "--os", "os_name", default="Debian-12", show_default=True,
                      help="Operating system: a file in templates/os/."),
-        click.option("--only", multiple=True, type=Names(), help="Build these providers only."),
+        click.option("--only", multiple=True, type=Names(), help="These providers only."),
         click.option("--except", "excepted", multiple=True, type=Names(),
-                     help="Build all but these providers."),
+                     help="All but these providers."),
         click.option("--version", "version", help="Version of the images; overrides the site's."),
         click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
                      help="Override a setting of the site or the OS."),
         click.option("--var-file", "var_files", multiple=True,
                      type=click.Path(path_type=Path), help="Override settings from a file."),
-        click.option("--jobs", type=click.IntRange(1, 64),
-                     help="VMs at once; by default what cores and memory allow."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -63,20 +61,25 @@ def selection(command: F) -> F:
 
 
 def choosing(command: F) -> F:
-    """The options that say by which builder, and which of the groups that follow from it."""
+    """The options that say how: by which builder, in which groups, how many at once, with what."""
     options = [
+        click.option("--jobs", type=click.IntRange(1, 64),
+                     help="VMs at once; by default what cores and memory allow."),
         click.option("--builder", "builders", multiple=True, metavar="PROVIDER=BUILDER",
                      help="auto, qemu, virtualbox-iso or vmware-iso; overrides the site's."),
         click.option("--group", help="Build this group only: its number in the plan, or its name."),
+        click.option("--boxes", is_flag=True,
+                     help="Make Vagrant boxes for debugging too, of every provider but vmware."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def as_variables(builders: tuple[str, ...]) -> tuple[str, ...]:
-    """`--builder aws=qemu` as the `--var` that says the same."""
-    return tuple(f"builder.{choice}" for choice in builders)
+def as_variables(builders: tuple[str, ...], boxes: bool) -> tuple[str, ...]:
+    """`--builder aws=qemu` and `--boxes` as the `--var` that says the same."""
+    wanted = ("boxes=true",) if boxes else ()
+    return (*(f"builder.{choice}" for choice in builders), *wanted)
 
 
 def chosen_providers(
@@ -135,10 +138,15 @@ def read_settings(
     )
     if settings.cache_dir and site.cache_override is None:
         site = replace(site, cache_override=settings.cache_dir)
-    if not context.obj["quiet"]:
-        for note in settings.notes:
-            click.echo(f"note: {note}", err=True)
+    show_notes(context, settings.notes)
     return site, settings
+
+
+def show_notes(context: click.Context, notes: Iterable[str]) -> None:
+    """What the user should know of the files that were read, on stderr."""
+    if not context.obj["quiet"]:
+        for note in notes:
+            click.echo(f"note: {note}", err=True)
 
 
 def new_runner() -> Runner:

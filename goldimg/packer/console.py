@@ -1,7 +1,7 @@
 """What a running VM shows: pictures of its screen, the text on it, and its serial console.
 
-QEMU is asked through a QMP socket of our own, VirtualBox through VBoxManage. VMware has no way that
-needs no password of the guest; its screen is left to VNC, whose address Packer prints.
+QEMU is asked through a QMP socket of our own, VirtualBox through VBoxManage; VMware, which has no
+such way that needs no password of the guest, by VNC (goldimg.packer.vnc).
 QEMU's commands: https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html
 """
 
@@ -91,9 +91,7 @@ class QmpScreen:
             data = temporary.read_bytes()
             if not self.has_png:
                 data = png_of_ppm(data)
-            part = target.with_name(f".{target.name}.part")
-            part.write_bytes(data)
-            part.replace(target)
+            put(data, target)
         except Exception:  # QEMU's, the socket's and the disk's: no picture is worth a build
             return False
         finally:
@@ -194,18 +192,34 @@ class VBoxScreen:
         """Not needed: VirtualBox stops no VM by itself."""
 
 
+def put(picture: bytes, target: Path) -> None:
+    """Writes a picture to `target`, whole or not at all."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        part.write_bytes(picture)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def png_of_ppm(data: bytes) -> bytes:
     """A binary PPM (P6, 8 bits a colour) as a PNG. ValueError for anything else.
 
-    Formats: https://netpbm.sourceforge.net/doc/ppm.html, https://www.w3.org/TR/png-3/
+    https://netpbm.sourceforge.net/doc/ppm.html
     """
     header = re.match(rb"P6\s+(\d+)\s+(\d+)\s+255\s", data)
     if not header:
         raise ValueError("not a binary PPM of 8 bits")
     width, height = int(header[1]), int(header[2])
-    pixels, row = memoryview(data)[header.end() :], 3 * width
-    if len(pixels) < row * height:
+    pixels = data[header.end() : header.end() + 3 * width * height]
+    if len(pixels) < 3 * width * height:
         raise ValueError("a PPM that ends too early")
+    return png_of_rgb(width, height, pixels)
+
+
+def png_of_rgb(width: int, height: int, pixels: bytes) -> bytes:
+    """Three bytes a pixel, row by row, as a PNG: https://www.w3.org/TR/png-3/."""
+    row = 3 * width
     lines = b"".join(b"\0" + pixels[at : at + row] for at in range(0, row * height, row))
 
     def chunk(kind: bytes, body: bytes) -> bytes:

@@ -13,10 +13,11 @@ from goldimg.errors import BuildFailed, GoldimgError
 from goldimg.orphans import reap, working_in
 from goldimg.packer.console import NoScreen, QmpScreen, Screen, VBoxScreen
 from goldimg.packer.monitor import FAILURE, PICTURE, Monitor
-from goldimg.packer.output import ansible_reason
+from goldimg.packer.output import ansible_reason, task_place
 from goldimg.packer.policy import Policy, WillRetry, never, ways_in
 from goldimg.packer.story import Story
 from goldimg.packer.template import Spec, exported_disk, make_template
+from goldimg.packer.vnc import Access, VncScreen
 from goldimg.packer.watchdog import Watchdog
 from goldimg.project import make_directory, write_text
 from goldimg.run import Completed, Runner
@@ -170,8 +171,10 @@ class _Attempt:
         if self.policy.on_error == "keep" and not self.will_retry(error):
             lines = ways_in(
                 key=self.spec.private_key,
+                host=self.story.ssh_host,
                 port=self.story.ssh_port,
                 vnc=self.story.vnc,
+                vnc_password=self.story.vnc_password,
                 picture=self.failure_picture,
                 console=self.spec.console,
                 pids=working_in(self.work),
@@ -190,7 +193,7 @@ class _Attempt:
             watchdog=watchdog,
             console=self.spec.console,
             picture=self.work / PICTURE,
-            screen=screen_of(self.spec, self.runner),
+            screen=screen_of(self.spec, self.runner, story),
             kickstart=self.kickstart,
         )
 
@@ -212,12 +215,19 @@ class _Attempt:
         }
 
 
-def screen_of(spec: Spec, runner: Runner) -> Screen:
+def screen_of(spec: Spec, runner: Runner, story: Story) -> Screen:
     """How the screen of the build's VM is seen."""
+
+    def access() -> Access | None:
+        host, _, port = story.vnc.rpartition(":")
+        return Access(host=host, port=int(port), password=story.vnc_password) if port else None
+
     if spec.monitor:
         return QmpScreen(socket=spec.monitor)
     if spec.builder == "virtualbox-iso" and spec.native:
         return VBoxScreen(name=spec.native.vm_name, runner=runner)
+    if spec.builder == "vmware-iso":
+        return VncScreen(access=access)
     return NoScreen()
 
 
@@ -248,12 +258,19 @@ def failure(build: str, story: Story, log: Path) -> GoldimgError:
     if story.task and (reason := ansible_reason(recent)):
         return BuildFailed(
             f"{build}: Ansible task '{story.task}' failed",
-            details=[shortened(line) for line in reason],
+            details=[*_place(recent), *(shortened(line) for line in reason)],
             log=log,
             hint="--on-error keep leaves the VM running to look at",
         )
     details = story.errors[-3:] or [line for line in recent if line.strip()][-6:]
     return BuildFailed(f"{build}: Packer failed", details=details, log=log)
+
+
+def _place(lines: list[str]) -> list[str]:
+    """Where the failed task is written, from the site's directory on."""
+    place = task_place(lines)
+    _, has_ansible, rest = place.rpartition("/ansible/")
+    return [f"at: {'ansible/' + rest if has_ansible else place}"] if place else []
 
 
 def shortened(line: str, length: int = 500) -> str:

@@ -93,7 +93,7 @@ class Monitor:
             is_fetched=story.is_fetched,
             console=self.console,
             screen=self.screen,
-            address=("127.0.0.1", story.ssh_port) if story.ssh_port else None,
+            address=(story.ssh_host, story.ssh_port) if story.ssh_port else None,
             kickstart=self.kickstart,
             task=story.task,
         )

@@ -52,6 +52,12 @@ def task_of(text: str) -> str | None:
     return match["name"].split(" : ")[-1] if match else None
 
 
+def task_place(lines: Sequence[str]) -> str:
+    """The file and line of the task that failed last, as Ansible says them; empty where unknown."""
+    places = [line.partition("task path: ")[2] for line in lines if "task path: " in line]
+    return places[-1].strip() if places else ""
+
+
 def ansible_reason(lines: Sequence[str]) -> list[str]:
     """Why Ansible's last task failed, in a few lines; empty where `lines` hold no failure.
 

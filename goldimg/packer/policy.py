@@ -42,16 +42,25 @@ class Policy:
 
 
 def ways_in(
-    *, key: Path, port: int, vnc: str, picture: Path, console: Path, pids: Sequence[int]
+    *,
+    key: Path,
+    host: str,
+    port: int,
+    vnc: str,
+    picture: Path,
+    console: Path,
+    pids: Sequence[int],
+    vnc_password: str = "",
 ) -> list[str]:
     """How to reach a VM that was kept, a line each."""
     lines = []
     if port:
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
-        words = f"ssh -i {shlex.quote(str(key))} -p {port} {options} root@127.0.0.1"
+        words = f"ssh -i {shlex.quote(str(key))} -p {port} {options} root@{host}"
         lines.append(f"log in:  {words}")
     if vnc:
-        lines.append(f"screen:  vnc://{vnc}")
+        by = f" (password {vnc_password})" if vnc_password else ""
+        lines.append(f"screen:  vnc://{vnc}{by}")
     if picture.exists():
         lines.append(f"picture: {picture}")
     lines.append(f"console: {console}")

@@ -23,8 +23,13 @@ PHASES = (
 )
 TYPING = "Typing the boot command"
 CLEANING = "clean"
-PORT = re.compile(r"Found port for communicator .*: (\d+)\.?$")
+# what qemu says, and virtualbox-iso; vmware-iso names the guest's own address, if it knows it yet
+PORT = re.compile(
+    r"(?:Found port for communicator .*: |port mapping for .*\(host port )(\d+)[.)]?$"
+)
+HOST = re.compile(r"^Using ssh communicator to connect: ([\w.:-]+)$")
 VNC = re.compile(r"vnc://([\w.]+):(\d+)")
+VNC_PASSWORD = re.compile(r'connect via VNC with the password "([^"]*)"')
 FIRST_VNC_PORT = 5900
 SLOW = 0.5  # seconds: a task below this is no news
 
@@ -55,8 +60,10 @@ class Story:
     task: str = ""
     tasks: list[tuple[str, float]] = field(default_factory=list)
     is_fetched: bool = False
+    ssh_host: str = "127.0.0.1"
     ssh_port: int = 0
     vnc: str = ""
+    vnc_password: str = ""
     news: float = field(default_factory=time.monotonic)
     _task_began: float = 0.0
     _is_typing: bool = False
@@ -84,7 +91,8 @@ class Story:
         self.recent.clear()
         self.errors.clear()
         self.tasks.clear()
-        self.task, self.ssh_port, self.vnc = "", 0, ""
+        self.task, self.vnc, self.vnc_password = "", "", ""
+        self.ssh_host, self.ssh_port = "127.0.0.1", 0
         self.is_fetched = False
         self.news = time.monotonic()
 
@@ -104,6 +112,10 @@ class Story:
     def _follow(self, text: str) -> None:
         if match := PORT.search(text):
             self.ssh_port = int(match[1])
+        elif match := HOST.search(text):
+            self.ssh_host, self.ssh_port = match[1], self.ssh_port or 22
+        elif match := VNC_PASSWORD.search(text):
+            self.vnc_password = match[1]  # the address is on the next line
         elif match := VNC.search(text):
             # Packer 1.6 prints the display's number where later versions print its port
             number = int(match[2])

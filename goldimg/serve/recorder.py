@@ -11,6 +11,7 @@ from goldimg.events import Event
 from goldimg.serve.journal import Place
 from goldimg.serve.store import Store
 
+LONG = 1.0  # seconds from which on it is told how long a task took
 STATES = {"done": "done", "failed": "failed", "skipped": "skipped"}
 
 
@@ -48,5 +49,9 @@ class Recorder:
         state = STATES.get(event.kind) or (event.phase if event.kind == "phase" else "")
         if state:
             self._store.build(name, state, event.text)
+        elif event.kind == "task":  # named already, when it began
+            seconds = float(str(event.data.get("seconds", 0)))
+            self._store.log(name, [f"  took {seconds:.1f} s"] if seconds >= LONG else [])
         else:
-            self._store.log(name, event.text.splitlines())
+            said = f"warning: {event.text}" if event.kind == "warning" else event.text
+            self._store.log(name, said.splitlines())
