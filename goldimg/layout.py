@@ -41,5 +41,6 @@ def lay_out(directory: Path) -> list[Path]:
     for name in ("keys", "artifacts"):
         made.append(make_directory(directory / name))
     ignore = directory / ".gitignore"
-    ignore.write_text("/.cache/\n/isos/\n/keys/*\n/artifacts/*\n/templates/site.yml\n", encoding="ascii")
+    ignored_names = ("/.cache/", "/isos/", "/keys/*", "/artifacts/*", "/templates/site.yml")
+    ignore.write_text("".join(f"{name}\n" for name in ignored_names), encoding="ascii")
     return [*made, ignore]

@@ -164,9 +164,9 @@ def test_every_os_of_the_project_loads(os_name: str) -> None:
 
 def test_the_example_says_every_key_and_holds_no_password(tmp_path: Path) -> None:
     text = (REPOSITORY / "templates/site.yml.example").read_text()
-    given = set(re.findall(r"^(?:# )?([a-z_]+):", text, re.MULTILINE))
+    given = set(re.findall(r"^(?:# )?([a-z0-9_]+):", text, re.MULTILINE))
     assert given == set(SiteFile.model_fields) - {"root_pass", "ks_server"}
-    uncommented = re.sub(r"^# ?(?=[a-z_]+: )", "", text, flags=re.MULTILINE)
+    uncommented = re.sub(r"^# ?(?=[a-z0-9_]+: )", "", text, flags=re.MULTILINE)
     SiteFile.model_validate(yaml.safe_load(uncommented))
     values = {k: v for k, v in SiteFile.model_validate(yaml.safe_load(text)) if v is not None}
     assert values == {k: v for k, v in SiteFile() if v is not None}  # the example is the default

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import random
 import resource
 import subprocess
@@ -22,6 +21,7 @@ from goldimg.errors import GoldimgError, Interrupted, VerificationFailed
 from goldimg.formats import Region, Written, box, gcptar, ova, ovf, qcow2, rootfs, stream, vhd, vmdk
 from goldimg.formats.source import CLUSTER, Disk, flattened
 from goldimg.run import Runner
+from tests.root_disks import ext4_disk, make_tree
 from tests.support import needs
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -551,30 +551,7 @@ def test_flattened_says_when_there_is_no_room(tmp_path: Path) -> None:
 @pytest.fixture
 def root_disk(tmp_path: Path) -> Path:
     """A disk with one ext4 partition that holds everything a root file system can hold."""
-    needs("mke2fs", "sfdisk", "setcap", "setfacl", "setfattr")
-    if os.geteuid() != 0:
-        pytest.skip("needs root to make device nodes and to mount")
-    tree = tmp_path / "tree"
-    for name in ("etc", "usr/bin", "dev", "proc", "sys", "run", "tmp"):
-        (tree / name).mkdir(parents=True)
-    (tree / "etc/hostname").write_text("golden\n")
-    (tree / "etc/link").symlink_to("hostname")
-    (tree / "usr/bin/ping").write_bytes(b"\x7fELF" * MIB)
-    os.link(tree / "usr/bin/ping", tree / "usr/bin/ping2")
-    (tree / "proc/left").write_text("x")
-    (tree / "tmp/new\nline").write_text("odd name")
-    (tree / "tmp/-rf").write_text("odd name")
-    os.chown(tree / "tmp", 1234, 4321)
-    os.mkfifo(tree / "tmp/pipe")
-    os.mknod(tree / "dev/null", 0o20666, os.makedev(1, 3))
-    os.mknod(tree / "tmp/disk", 0o60600, os.makedev(7, 0))
-    run("setcap", "cap_net_raw+ep", tree / "usr/bin/ping")
-    run("setfacl", "-m", "u:1234:r", tree / "etc/hostname")
-    run("setfattr", "-n", "user.note", "-v", "hi", tree / "etc/hostname")
-    raw = make_disk(tmp_path / "root.raw", 40 * MIB, [])
-    subprocess.run(["sfdisk", "-q", raw], input=b"2048,,83,*\n", check=True)
-    run("mke2fs", "-q", "-t", "ext4", "-d", tree, "-E", "offset=1048576", raw, "39936")
-    return raw
+    return ext4_disk(make_tree(tmp_path / "tree"), tmp_path / "root.raw")
 
 
 def test_rootfs_is_complete_and_has_no_devices(root_disk: Path, tmp_path: Path) -> None:

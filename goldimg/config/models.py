@@ -46,7 +46,8 @@ Builder = Literal["auto", "qemu", "virtualbox-iso", "vmware-iso"]
 
 
 Variable = Annotated[
-    str, matching(r"(?!packer_|ansible_)[A-Za-z_][A-Za-z0-9_]*", "must be a variable's name of yours")
+    str,
+    matching(r"(?!packer_|ansible_)[A-Za-z_][A-Za-z0-9_]*", "must be a variable's name of yours"),
 ]
 ExtraVars = dict[Variable, Any]
 

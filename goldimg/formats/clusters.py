@@ -1,32 +1,39 @@
-"""Compress once, write many: deflated 64 KiB clusters for every format that is made of them.
+"""Compress once, write many: compressed 64 KiB clusters for every format that is made of them.
 
 A raw deflate stream with a 4 KiB window is a qcow2 cluster as it stands and, between a zlib header
-and an Adler-32, a VMDK grain; so one pass over the disk can feed any number of files.
+and an Adler-32, a VMDK grain; so one pass over the disk can feed any number of files, and what one
+file's pass has deflated serves the next file's (`store.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from goldimg.formats import deflate
-from goldimg.formats.source import CLUSTER, Disk
+from goldimg.formats.source import CLUSTER, ZERO, Disk
+from goldimg.formats.store import Packed
 from goldimg.formats.stream import Ticker, in_order
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One cluster that is not all zero; `offset` is its place on the disk, in bytes.
+    """One cluster of `disk`; `offset` is its place on it, in bytes.
 
-    `raw` is always 64 KiB: the last one of a disk is filled up with zeros. `deflated` is a raw
-    deflate stream of it, `adler` its Adler-32.
+    `packed` is what `pour` made of it, by default a raw deflate stream, and empty where all is
+    zero; `adler` is the Adler-32 of its bytes.
     """
 
+    disk: Disk
     offset: int
-    raw: bytes
-    deflated: bytes
+    packed: bytes
     adler: int
+
+    @property
+    def raw(self) -> bytes:
+        """Its bytes, always 64 KiB: the last one of a disk is filled up with zeros."""
+        return self.disk.pread(self.offset, CLUSTER)
 
 
 class Sink(Protocol):
@@ -36,20 +43,35 @@ class Sink(Protocol):
         """Writes one cluster."""
 
 
-def pour(disk: Disk, sinks: Sequence[Sink], ticker: Ticker) -> None:
-    """Feeds every cluster of `disk` to each of `sinks`, in order, deflated in threads."""
+def pour(
+    disk: Disk,
+    sinks: Sequence[Sink],
+    ticker: Ticker,
+    compress: Callable[[bytes], bytes] = deflate.raw,
+) -> None:
+    """Feeds the clusters of `disk` to each of `sinks`, in order, compressed in threads.
 
-    def deflated(block: tuple[int, int]) -> list[Cluster]:
-        offset, length = block
-        return [_cluster(disk, at) for at in range(offset, offset + length, CLUSTER)]
+    All-zero clusters are left out, whether the disk's file has a hole there or not.
+    """
 
-    for (_, length), clusters in zip(disk.blocks(), in_order(deflated, disk.blocks()), strict=True):
+    def packed(span: tuple[int, int]) -> list[Cluster]:
+        offset, length = span
+        return [_cluster(disk, at, compress) for at in range(offset, offset + length, CLUSTER)]
+
+    for (_, length), clusters in zip(disk.spans(), in_order(packed, disk.spans()), strict=True):
         for cluster in clusters:
-            for sink in sinks:
+            for sink in sinks if cluster.packed else ():
                 sink.feed(cluster)
         ticker.advance(length)
 
 
-def _cluster(disk: Disk, offset: int) -> Cluster:
-    raw = disk.pread(offset, CLUSTER)
-    return Cluster(offset=offset, raw=raw, deflated=deflate.raw(raw), adler=deflate.adler32(raw))
+def _cluster(disk: Disk, offset: int, compress: Callable[[bytes], bytes]) -> Cluster:
+    def make() -> Packed:
+        raw = disk.pread(offset, CLUSTER)
+        if raw == ZERO:
+            return b"", 0
+        return compress(raw), deflate.adler32(raw)
+
+    origin = disk.origin(offset) if disk.store else None
+    data, adler = disk.store.get(compress, origin, make) if disk.store and origin else make()
+    return Cluster(disk=disk, offset=offset, packed=data, adler=adler)

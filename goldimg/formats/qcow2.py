@@ -1,4 +1,4 @@
-"""qcow2 version 3, compressed by cluster with zlib's algorithm, without a backing file.
+"""qcow2 version 3, compressed by cluster with zlib's algorithm or zstd, without a backing file.
 
 Source of every rule: QEMU's docs/interop/qcow2.txt.
 """
@@ -8,14 +8,16 @@ from __future__ import annotations
 import struct
 from array import array
 from pathlib import Path
+from typing import Literal
 
 from goldimg.errors import GoldimgError
-from goldimg.formats import Progress, Written, round_up
+from goldimg.formats import Progress, Written, deflate, round_up, zstd
 from goldimg.formats.clusters import Cluster, pour
 from goldimg.formats.source import CLUSTER, Disk
 from goldimg.formats.stream import Output, Ticker, draft, sha256_of
 from goldimg.run import Runner
 
+Compression = Literal["zlib", "zstd"]
 MAGIC = 0x514649FB
 VERSION = 3
 CLUSTER_BITS = 16
@@ -30,24 +32,34 @@ COUNTS = CLUSTER * 8 >> REFCOUNT_ORDER  # counts in a refcount block
 COPIED = 1 << 63
 COMPRESSED = 1 << 62
 SECTORS_SHIFT = 62 - (CLUSTER_BITS - 8)  # where "additional sectors" begin in a compressed entry
+OFFSET = (1 << 56) - (1 << 9)  # the bits of a standard entry that hold a place in the file
+COMPRESSED_OFFSET = (1 << SECTORS_SHIFT) - 1
+# Incompatible feature bit 3: the byte after the fields above names the algorithm, 1 for zstd, and
+# zeros fill the header up to a multiple of 8.
+WITH_COMPRESSION_TYPE = 1 << 3
+COMPRESSION_TYPE_AT, ZSTD, ZSTD_HEADER_SIZE = HEADER.size, 1, 112
 LARGEST = 1 << 46  # bytes; keeps the L1 table below the 32 MiB that QEMU accepts
 
 
 class Qcow2Sink:
-    """A qcow2 file in the making: data first, then the tables, then the header in front."""
+    """A qcow2 file in the making: data first, then the tables, then the header in front.
 
-    def __init__(self, output: Output, size: int) -> None:
+    The clusters that it is fed must be packed as `compression` says.
+    """
+
+    def __init__(self, output: Output, size: int, compression: Compression = "zlib") -> None:
         if size > LARGEST:
             raise GoldimgError(f"a disk of {size} bytes is too large for qcow2")
         self._output, self._size = output, round_up(size, SECTOR)
+        self._is_zstd = compression == "zstd"
         self._l2: dict[int, array[int]] = {}
         self._counts = array("H", [1])  # by host cluster; the first holds the header
         output.skip(CLUSTER)
 
     def feed(self, cluster: Cluster) -> None:
         """Stores a cluster compressed, or as it is where that is not smaller."""
-        if len(cluster.deflated) < CLUSTER:
-            entry = self._compressed(cluster.deflated)
+        if len(cluster.packed) < CLUSTER:
+            entry = self._compressed(cluster.packed)
         else:
             self._align()
             entry = self._output.position | COPIED
@@ -84,14 +96,15 @@ class Qcow2Sink:
         l1_offset = self._table(l1)
         self._align()
         refcounts, clusters = self._refcounts()
-        features = (0, 0, 0)
-        self._output.patch(
-            0,
-            HEADER.pack(
-                *(MAGIC, VERSION, 0, 0, CLUSTER_BITS, self._size, 0, len(l1), l1_offset),
-                *(refcounts, clusters, 0, 0, *features, REFCOUNT_ORDER, HEADER.size),
-            ),
+        features = (WITH_COMPRESSION_TYPE if self._is_zstd else 0, 0, 0)
+        length = ZSTD_HEADER_SIZE if self._is_zstd else HEADER.size
+        header = HEADER.pack(
+            *(MAGIC, VERSION, 0, 0, CLUSTER_BITS, self._size, 0, len(l1), l1_offset),
+            *(refcounts, clusters, 0, 0, *features, REFCOUNT_ORDER, length),
         )
+        if self._is_zstd:
+            header += bytes((ZSTD,))
+        self._output.patch(0, header.ljust(length, b"\0"))
 
     def _table(self, entries: array[int]) -> int:
         """Writes a table at a cluster border, big-endian, and returns where."""
@@ -133,17 +146,20 @@ def write(
     source: Disk,
     target: Path,
     *,
+    compression: Compression = "zlib",
     runner: Runner | None = None,
     progress: Progress | None = None,
 ) -> Written:
     """Writes `source` to `target` as compressed qcow2; all-zero clusters take no space.
 
-    The virtual size is the disk's, up to a whole sector. QEMU 1.1 and newer read it.
+    The virtual size is the disk's, up to a whole sector. QEMU 1.1 and newer read zlib's, 5.1 and
+    newer zstd's. MissingTool where zstd is wanted and its package absent.
     """
-    ticker = Ticker(source.allocated, progress, runner)
+    ticker = Ticker(source.claimed, progress, runner)
     with draft(target, hashed=False) as made:
-        sink = Qcow2Sink(made.output, source.size)
-        pour(source, [sink], ticker)
+        sink = Qcow2Sink(made.output, source.size, compression)
+        compress = zstd.compress if compression == "zstd" else deflate.raw
+        pour(source, [sink], ticker, compress)
         sink.finish()
         # The header, which comes first, is known last: the hash needs its own pass.
         digest = sha256_of(made.temporary, Ticker(0, None, runner))

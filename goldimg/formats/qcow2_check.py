@@ -12,34 +12,40 @@ from pathlib import Path
 from types import TracebackType
 
 from goldimg.errors import VerificationFailed
-from goldimg.formats import deflate
+from goldimg.formats import deflate, zstd
 from goldimg.formats.qcow2 import (
     CLUSTER_BITS,
     COMPRESSED,
+    COMPRESSED_OFFSET,
+    COMPRESSION_TYPE_AT,
     COPIED,
     COUNTS,
     HEADER,
     MAGIC,
+    OFFSET,
     REFCOUNT_ORDER,
     SECTOR,
     SECTORS_SHIFT,
     TABLE_ENTRIES,
     VERSION,
+    WITH_COMPRESSION_TYPE,
+    ZSTD,
+    ZSTD_HEADER_SIZE,
     big_endian,
 )
 from goldimg.formats.source import CLUSTER
 from goldimg.formats.stream import in_order
 
-OFFSET = (1 << 56) - (1 << 9)  # the bits of a standard entry that hold a place in the file
-COMPRESSED_OFFSET = (1 << SECTORS_SHIFT) - 1
+UNPACKING: tuple[type[Exception], ...] = (*deflate.ERRORS, zstd.Damaged)
 BATCH = 64  # clusters that a thread inflates at once
 
 
 def check(path: Path) -> None:
     """Validates a qcow2 file as goldimg writes them; VerificationFailed names offset and rule.
 
-    Accepted: version 3, 64 KiB clusters, zlib, no backing file, no snapshots, no encryption, no
-    feature bits. Every count must be exact and every compressed cluster must inflate to 64 KiB.
+    Accepted: version 3, 64 KiB clusters, zlib, or zstd with the feature bit and the header that
+    belong to it, no backing file, no snapshots, no encryption, no other feature bits. Every count
+    must be exact and every compressed cluster must inflate to 64 KiB.
     """
     with _Image(path) as image:
         image.check()
@@ -50,6 +56,7 @@ class _Image:
         self.path = path
         self.file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size = os.fstat(self.file).st_size
+        self.is_zstd = False
         self.counts = array("I", bytes(4 * -(-self.size // CLUSTER)))
 
     def __enter__(self) -> _Image:
@@ -73,6 +80,8 @@ class _Image:
         head = HEADER.unpack(self.read(0, HEADER.size, "the header"))
         l1_size, l1_offset, refcounts, clusters = head[7:11]
         size = head[5]
+        self.is_zstd = head[13] == WITH_COMPRESSION_TYPE
+        header_size = ZSTD_HEADER_SIZE if self.is_zstd else HEADER.size
         expected = (
             (0, "magic", head[0], MAGIC),
             (4, "version", head[1], VERSION),
@@ -81,16 +90,19 @@ class _Image:
             (32, "encryption", head[6], 0),
             (36, "entries in the L1 table", l1_size, max(1, -(-size // CLUSTER // TABLE_ENTRIES))),
             (60, "number of snapshots", head[11:13], (0, 0)),
-            (72, "incompatible features", head[13], 0),
+            (72, "incompatible features", head[13], self.is_zstd * WITH_COMPRESSION_TYPE),
             (80, "compatible features", head[14], 0),
             (88, "autoclear features", head[15], 0),
             (96, "refcount order", head[16], REFCOUNT_ORDER),
-            (100, "header length", head[17], HEADER.size),
+            (100, "header length", head[17], header_size),
         )
         for at, name, is_, should in expected:
             if is_ != should:
                 raise self.fail(at, f"{name} is {is_}, must be {should}")
-        if any(self.read(HEADER.size, CLUSTER - HEADER.size, "the first cluster")):
+        rest = self.read(HEADER.size, CLUSTER - HEADER.size, "the first cluster")
+        if self.is_zstd and rest[0] != ZSTD:
+            raise self.fail(COMPRESSION_TYPE_AT, f"the compression type is {rest[0]}, must be 1")
+        if any(rest[self.is_zstd :]):
             raise self.fail(HEADER.size, "header extensions, which goldimg does not write")
         if size == 0 or size % SECTOR:
             raise self.fail(24, f"the virtual size, {size}, is not a whole number of sectors")
@@ -133,12 +145,18 @@ class _Image:
 
     def inflate(self, batch: list[tuple[int, int]]) -> None:
         for start, length in batch:
-            inflater = deflate.inflater(-12)
+            packed = self.read(start, length, "a cluster")
+            is_whole = True
             try:
-                data = inflater.decompress(self.read(start, length, "a cluster"), CLUSTER + 1)
-            except deflate.ERRORS as error:
+                if self.is_zstd:
+                    data = zstd.decompress(packed, CLUSTER + 1)
+                else:
+                    inflater = deflate.inflater(-12)
+                    data = inflater.decompress(packed, CLUSTER + 1)
+                    is_whole = inflater.eof
+            except UNPACKING as error:
                 raise self.fail(start, f"a cluster does not inflate: {error}") from error
-            if len(data) != CLUSTER or not inflater.eof:
+            if len(data) != CLUSTER or not is_whole:
                 raise self.fail(start, f"a cluster inflates to {len(data)} bytes, not {CLUSTER}")
 
     def entries(self, offset: int, count: int, what: str) -> array[int]:

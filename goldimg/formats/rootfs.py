@@ -19,28 +19,51 @@ from goldimg.errors import GoldimgError, Interrupted, MissingTool, VerificationF
 from goldimg.formats import Progress, Written, partitions, tarball
 from goldimg.formats.gz import GzipReader, GzipWriter
 from goldimg.formats.partitions import Partition
-from goldimg.formats.source import Disk
+from goldimg.formats.source import Disk, flattened
 from goldimg.formats.stream import Ticker, draft
 from goldimg.run import Runner, has_program
 
 # The mount lives in a mount namespace of its own and ends with the last process in it, even if that
 # is killed. The loop device is read-only: a file system that was not unmounted cleanly then refuses
-# to be mounted, instead of showing what its journal has not yet written.
+# to be mounted, instead of showing what its journal has not yet written. A disk that is no raw file
+# is shown as one by QEMU's storage daemon, which ends with the script, even if that is killed.
 EXPORT = r"""
 set -eu
-mount -o "$3" -- "$1" "$2/root"
+disk=$1 daemon=
+end() {
+    cd /
+    umount "$2/root" 2>/dev/null || :
+    [ -z "$daemon" ] || { kill "$daemon" && wait "$daemon"; } 2>/dev/null || :
+}
+trap 'end "$@"' EXIT
+trap 'exit 1' INT TERM HUP
+if [ "$5" != raw ]; then
+    disk=$2/disk
+    : > "$disk"
+    setpriv --pdeathsig KILL qemu-storage-daemon \
+        --blockdev driver=file,node-name=file,read-only=on,filename="$1" \
+        --blockdev driver="$5",node-name=disk,read-only=on,file=file --pidfile "$2/pid" \
+        --export type=fuse,id=disk,node-name=disk,mountpoint="$disk" &
+    daemon=$!
+    until [ -e "$2/pid" ]; do
+        kill -0 "$daemon"
+        sleep 0.05
+    done
+fi
+mount -o "$3" -- "$disk" "$2/root"
 cd "$2/root"
 find . -xdev \( -path './dev/*' -o -path './proc/*' -o -path './sys/*' -o -path './run/*' \
     -o -path ./lost+found \) -prune -o ! -type b ! -type c ! -type s -print0 > "$2/names"
 sort -z -o "$2/names" "$2/names"
-exec tar --create --file=- --null --no-recursion --files-from="$2/names" \
-    --format=posix --pax-option="$4" --numeric-owner \
+tar --create --file=- --null --no-recursion --files-from="$2/names" \
+    --format=posix --pax-option="$4" --numeric-owner --blocking-factor=128 \
     --xattrs --xattrs-include='*' --xattrs-exclude=security.selinux --acls
 """
 # tar would put its process id and the times of reading into the archive: the same disk must give
 # the same bytes. Whole seconds are enough for mtime.
 PAX = "exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime,delete=mtime"
 EXCLUDED = ("./dev/*", "./proc/*", "./sys/*", "./run/*", "./lost+found")
+FUSE = Path("/dev/fuse")
 TREE = ("./etc/", "./usr/")  # what no root file system lacks
 
 
@@ -54,21 +77,30 @@ def write(
 ) -> Written:
     """Writes the root file system in `source` to `target` as tar.gz.
 
-    As root, a disk with one plain ext4 or XFS file system is mounted read-only and read by GNU tar;
-    any other way libguestfs reads it (slower, but it knows LVM and needs no rights). `has_kvm` says
-    that its virtual machine may use KVM. MissingTool where libguestfs is needed and absent.
+    As root, a disk with one plain ext4 or XFS file system is mounted read-only and read by GNU tar,
+    where it is: nothing is copied. Any other way libguestfs reads it (slower, but it knows LVM and
+    needs no rights). `has_kvm` says that its virtual machine may use KVM. MissingTool where
+    libguestfs is needed and absent.
     """
     root = partitions.plain_root(source)
     if root is None or os.geteuid() != 0:
         return _by_guestfish(source, target, runner, progress, has_kvm)
     try:
-        return _by_mount(source, root, target, runner, progress)
+        if source.image_format == "raw" or _can_export():
+            return _by_mount(source, root, target, runner, progress)
+        with flattened(source.path, target.parent, runner) as raw:
+            return _by_mount(raw, root, target, runner, progress)
     except (Interrupted, MissingTool):
         raise
     except GoldimgError:
         if not has_program("guestfish"):
             raise
         return _by_guestfish(source, target, runner, progress, has_kvm)
+
+
+def _can_export() -> bool:
+    """Whether this host shows an image as a raw file without copying it; containers may not."""
+    return FUSE.exists() and all(map(has_program, ("qemu-storage-daemon", "setpriv")))
 
 
 def _by_mount(
@@ -80,7 +112,10 @@ def _by_mount(
     with tempfile.TemporaryDirectory(prefix="goldimg-rootfs-") as directory:
         (Path(directory) / "root").mkdir()
         argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", EXPORT, "sh"]
-        argv += [str(source.path.absolute()), directory, options, PAX]
+        name = str(source.path.absolute())
+        if source.image_format != "raw":
+            name = name.replace(",", ",,")  # as QEMU's option syntax wants it
+        argv += [name, directory, options, PAX, source.image_format]
         return _compress(source, target, runner, progress, argv, {"LC_ALL": "C"})
 
 
@@ -90,7 +125,13 @@ def _by_guestfish(
     environment = {"LIBGUESTFS_BACKEND": "direct"}
     if not has_kvm:
         environment["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
-    argv = ["guestfish", "--ro", "--format=raw", "--add", str(source.path.absolute())]
+    argv = [
+        "guestfish",
+        "--ro",
+        f"--format={source.image_format}",
+        "--add",
+        str(source.path.absolute()),
+    ]
     argv += ["--inspector", "tar-out", "/", "-", "numericowner:true", "xattrs:true", "acls:true"]
     argv += ["excludes:" + " ".join(EXCLUDED)]
     return _compress(source, target, runner, progress, argv, environment)
@@ -109,9 +150,10 @@ def _compress(
     ticker = Ticker(total, _at_most(progress), runner)
     with draft(target) as made:
         with GzipWriter(made.output) as stream:
+            sieve = tarball.DeviceSieve(stream.write)
 
             def take(chunk: bytes) -> None:
-                stream.write(chunk)
+                sieve.take(chunk)
                 ticker.advance(len(chunk))
 
             runner.run(argv, reason="read the root file system", env=environment, on_chunk=take)

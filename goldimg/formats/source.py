@@ -6,26 +6,33 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
 from goldimg.errors import GoldimgError
 from goldimg.formats import round_up
+from goldimg.formats.store import Origin, Store
 from goldimg.formats.stream import BLOCK, data_ranges
 from goldimg.project import free_bytes, make_directory
 from goldimg.run import Runner
 
 CLUSTER = 1 << 16  # bytes: what qcow2 calls a cluster and a VMDK a grain, and our finest hole
-_ZERO = bytes(CLUSTER)
+ZERO = bytes(CLUSTER)
 
 
 class Disk:
     """A raw disk in the file `path`, opened for reading; `size` in bytes.
 
-    A context manager. It never writes to the file, which must not change meanwhile.
+    A context manager. It never writes to the file, which must not change meanwhile. Subclasses read
+    disks in other files; `image_format` is what QEMU calls the kind of `path`.
     """
+
+    image_format = "raw"
+    store: Store | None = None  # of compressed clusters that this disk shares with others
+    path: Path
+    size: int
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,6 +48,10 @@ class Disk:
     def __exit__(
         self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is read any more."""
         os.close(self._file)
 
     def pread(self, offset: int, length: int) -> bytes:
@@ -49,7 +60,17 @@ class Disk:
         while missing > 0 and (data := os.pread(self._file, missing, offset)):
             parts.append(data)
             offset, missing = offset + len(data), missing - len(data)
+        if len(parts) == 1 and not missing:
+            return parts[0]
         return b"".join(parts) + bytes(missing)
+
+    def origin(self, offset: int) -> Origin | None:
+        """What the cluster at `offset` is known by to other disks that share it; None: nothing."""
+        return None
+
+    def _ranges(self) -> Iterator[tuple[int, int]]:
+        """(offset, length) of what may hold a byte other than zero, in order."""
+        return data_ranges(self._file, 0, self.size)
 
     def extents(self) -> Iterator[tuple[int, int]]:
         """(offset, length) of the runs of 64 KiB clusters that are not all zero, in order.
@@ -67,34 +88,73 @@ class Disk:
     @cached_property
     def _extents(self) -> tuple[tuple[int, int], ...]:
         found: list[tuple[int, int]] = []
-        seen = 0  # clusters before this are done: two data ranges can share one
-        for start, length in data_ranges(self._file, 0, self.size):
-            first = max(seen, start // CLUSTER * CLUSTER)
-            end = min(self.size, round_up(start + length, CLUSTER))
-            for offset in self._filled(first, end):
+        for block, data in self._read():
+            for offset, length in _filled(block, data):
                 if found and sum(found[-1]) == offset:
-                    found[-1] = (found[-1][0], found[-1][1] + CLUSTER)
+                    found[-1] = (found[-1][0], found[-1][1] + length)
                 else:
-                    found.append((offset, CLUSTER))
-            seen = end
-        if found:
-            offset, length = found[-1]
-            found[-1] = (offset, min(length, self.size - offset))
+                    found.append((offset, length))
         return tuple(found)
 
-    def _filled(self, start: int, end: int) -> Iterator[int]:
-        """Offsets of the clusters between `start` and `end` that hold a byte other than zero."""
-        for block in range(start, end, BLOCK):
-            data = self.pread(block, round_up(min(BLOCK, end - block), CLUSTER))
-            for at in range(0, len(data), CLUSTER):
-                if data[at] or data[at : at + CLUSTER] != _ZERO:
-                    yield block + at
+    @cached_property
+    def _claimed(self) -> tuple[tuple[int, int], ...]:
+        """(offset, length) of what may hold data, from cluster to cluster or to the disk's end."""
+        found: list[tuple[int, int]] = []
+        seen = 0  # clusters before this are done: two data ranges can share one
+        for start, length in self._ranges():
+            first = max(seen, start // CLUSTER * CLUSTER)
+            seen = max(seen, min(self.size, round_up(start + length, CLUSTER)))
+            if first < seen:
+                found.append((first, seen - first))
+        return tuple(found)
+
+    @property
+    def claimed(self) -> int:
+        """Bytes that may hold data, told without reading any: what a writer has before it."""
+        return sum(length for _, length in self._claimed)
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """What may hold data, in pieces of at most 1 MiB that begin at a cluster."""
+        return _cut(self._claimed)
+
+    def _read(self) -> Iterator[tuple[int, bytes]]:
+        for offset, length in self.spans():
+            yield offset, self.pread(offset, length)
+
+    def filled(self) -> Iterator[tuple[int, bytes]]:
+        """(offset, data) of the clusters that are not all zero, up to 1 MiB in a piece, in order.
+
+        The disk is read once; what `extents` would say is not needed for it.
+        """
+        for block, data in self._read():
+            for offset, length in _filled(block, data):
+                is_all = length == len(data)
+                yield offset, data if is_all else data[offset - block : offset - block + length]
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """The extents, cut into pieces of at most 1 MiB that begin at a cluster."""
-        for start, length in self._extents:
-            for offset in range(start, start + length, BLOCK):
-                yield offset, min(BLOCK, start + length - offset)
+        return _cut(self._extents)
+
+
+def _cut(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    for start, length in ranges:
+        for offset in range(start, start + length, BLOCK):
+            yield offset, min(BLOCK, start + length - offset)
+
+
+def _filled(block: int, data: bytes) -> Iterator[tuple[int, int]]:
+    """(offset, length) of the runs of clusters of `data` that hold a byte other than zero."""
+    start = length = 0
+    for at in range(0, len(data), CLUSTER):
+        part = min(CLUSTER, len(data) - at)
+        # The first byte tells it of most; a memory comparison of the rest.
+        if data[at] or not data.startswith(ZERO[:part] if part < CLUSTER else ZERO, at):
+            start, length = (start, length + part) if length else (at, part)
+        elif length:
+            yield block + start, length
+            start = length = 0
+    if length:
+        yield block + start, length
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from goldimg.run import Runner
 BLOCK = 1 << 20  # bytes handled at once: large enough for the threads, small enough for memory
 _ZEROS = bytes(BLOCK)
 _PENDING = 8  # blocks that wait for the hash
+WRITEBACK = 32 * BLOCK  # bytes after which the disk is put to work
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -75,6 +76,10 @@ class Output:
         self._hash_start = 0
         self._hasher = ThreadPoolExecutor(1, "sha256")
         self._pending: deque[Future[None]] = deque()
+        self._parts: list[bytes] = []  # the last bytes before `position`, not yet in the file
+        self._waiting = 0
+        self._started = 0  # the kernel is writing what is before this
+        self._starter = ThreadPoolExecutor(1, "writeback")
 
     def __enter__(self) -> Output:
         return self
@@ -82,22 +87,26 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        self._hasher.shutdown(cancel_futures=kind is not None)
         try:
             if kind is None:
+                self._flush()
                 os.ftruncate(self._file, self.position)
         finally:
+            self._hasher.shutdown(cancel_futures=kind is not None)
+            self._starter.shutdown(cancel_futures=True)
             os.close(self._file)
 
     def write(self, data: bytes) -> None:
         """Appends `data`."""
-        self._put(data, self.position)
+        self._parts.append(data)
+        self._waiting += len(data)
         self.position += len(data)
-        if self._sha and data:
-            self._hash(self._sha.update, data)
+        if self._waiting >= BLOCK:
+            self._flush()
 
     def skip(self, count: int) -> None:
         """Appends `count` zero bytes as a hole."""
+        self._flush()
         self.position += count
         sha = self._sha
         if sha and count:
@@ -110,20 +119,36 @@ class Output:
 
     def begin_hash(self) -> None:
         """From here on the digest counts."""
+        self._flush()
         self._sha, self._hash_start = hashlib.sha256(), self.position
 
     def patch(self, offset: int, data: bytes) -> None:
         """Overwrites what was written before at `offset`."""
         # A hash cannot go back.
         assert self._sha is None or offset + len(data) <= self._hash_start  # noqa: S101
+        self._flush()
         self._put(data, offset)
 
     def digest(self) -> bytes:
         """The SHA-256 of everything from the start of the hash on."""
         assert self._sha is not None  # noqa: S101
+        self._flush()
         while self._pending:
             self._pending.popleft().result()
         return self._sha.digest()
+
+    def _flush(self) -> None:
+        """Writes what is waiting, many small pieces at once, and hashes it."""
+        if not self._waiting:
+            return
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts, self._waiting = [], 0
+        self._put(data, self.position - len(data))
+        if self._sha:
+            self._hash(self._sha.update, data)
+        if self.position - self._started >= WRITEBACK:
+            self._starter.submit(_start_writing, self._file, self._started, self.position)
+            self._started = self.position
 
     def _put(self, data: bytes, offset: int) -> None:
         view = memoryview(data)
@@ -135,6 +160,15 @@ class Output:
         self._pending.append(self._hasher.submit(function, item))
         if len(self._pending) > _PENDING:
             self._pending.popleft().result()
+
+
+def _start_writing(file: int, start: int, end: int) -> None:
+    """Has the kernel write the range now, so that the fsync at the end finds little to do.
+
+    What is dirty stays in memory, as posix_fadvise(2) tells, so a second reading is free.
+    """
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(file, start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 def _hash_zeros(sha: hashlib._Hash, count: int) -> None:

@@ -7,7 +7,7 @@ Sources: POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar manual, "Basic T
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from goldimg.errors import GoldimgError, VerificationFailed
@@ -24,6 +24,8 @@ USTAR_TAIL = struct.Struct("8s32s32s8s8s155s12x")
 # magic and version, user, group, major, minor, atime, ctime, offset, long names, pad, sparse map,
 # whether it goes on, real size, rest
 GNU_TAIL = struct.Struct("8s32s32s8s8s12s12s12s4sx96sB12s17x")
+DEVICES = (b"3", b"4")  # character and block
+EXTENSIONS = (b"x", b"L", b"K")  # of the header that follows: pax, and GNU's long names
 USTAR_MAGIC, GNU_MAGIC = b"ustar\x0000", b"ustar  \0"
 
 
@@ -136,3 +138,63 @@ def sparse_pairs(block: bytes, start: int, count: int) -> list[tuple[int, int]]:
             break
         found.append((number(block[at : at + 12]), number(block[at + 12 : at + 24])))
     return found
+
+
+class DeviceSieve:
+    """Passes an archive on in pieces, without its device nodes and the headers that belong to them.
+
+    What is no tar header any more (the end of the archive, or damage) is passed on as it is.
+    """
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._rest = b""  # less than a block
+        self._left = 0  # bytes of the open member that follow
+        self._held: list[bytes] | None = None  # an extension, whose member is not known yet
+        self._is_at_end = False
+
+    def take(self, chunk: bytes) -> None:
+        """Takes the next bytes of the archive."""
+        data, position = self._rest + chunk, 0
+        while position < len(data):
+            if self._is_at_end or self._left:
+                step = len(data) - position
+                if not self._is_at_end:
+                    step = min(step, self._left)
+                    self._left -= step
+                self._pass(data[position : position + step])
+            elif len(data) - position >= BLOCK:
+                step = BLOCK
+                self._header(data[position : position + BLOCK])
+            else:
+                break
+            position += step
+        self._rest = data[position:]
+
+    def _header(self, block: bytes) -> None:
+        try:
+            entry = parse(block)
+        except VerificationFailed:
+            self._is_at_end = True
+            self._release()
+            self._write(block)
+            return
+        self._left = entry.size + -entry.size % BLOCK
+        if entry.type in EXTENSIONS:
+            self._held = [*(self._held or []), block]
+        elif entry.type in DEVICES:
+            self._held = None
+        else:
+            self._release()
+            self._write(block)
+
+    def _pass(self, data: bytes) -> None:
+        if self._held is None:
+            self._write(data)
+        else:
+            self._held.append(data)
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        for data in held or ():
+            self._write(data)

@@ -84,10 +84,10 @@ def write(
     ticker = Ticker(size, progress, runner)
     with draft(target) as made:
         out = made.output
-        for offset, length in source.blocks():
+        for offset, data in source.filled():
             _hole(out, offset, ticker)
-            out.write(source.pread(offset, length))
-            ticker.advance(length)
+            out.write(data)
+            ticker.advance(len(data))
         _hole(out, size, ticker)
         unique = uuid.UUID(bytes=out.digest()[:16], version=4).bytes
         out.write(footer(size, unique, epoch))

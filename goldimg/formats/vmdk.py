@@ -123,7 +123,7 @@ class VmdkSink:
             self._number = number
         self._table[index] = self._sector()
         data = b"".join(
-            (ZLIB_HEADER, cluster.deflated, cluster.adler.to_bytes(4, "big")),
+            (ZLIB_HEADER, cluster.packed, cluster.adler.to_bytes(4, "big")),
         )
         self._padded(GRAIN_MARKER.pack(cluster.offset // SECTOR, len(data)) + data)
 
@@ -171,7 +171,7 @@ def write(
     `hardware` is VMware's virtual hardware version, `seed` gives the content id, and `name` (the
     target's unless given) is the file name that the descriptor holds.
     """
-    ticker = Ticker(source.allocated, progress, runner)
+    ticker = Ticker(source.claimed, progress, runner)
     with draft(target) as made:
         sink = VmdkSink(
             made.output,

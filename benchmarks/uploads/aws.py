@@ -1,0 +1,146 @@
+"""Publishing to EC2 on loopback, beside what the SDK's own calls do with the same disk.
+
+    .venv/bin/python benchmarks/uploads/aws.py DISK
+
+The service is tests/clouds/aws_server with moto's S3: one Python process, so it, and not the
+sender, is the limit on few cores. Senders run as processes of their own: wall-clock time is theirs
+from start to end, memory their highest resident set, bytes what the server received as bodies.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from goldimg.artifacts import finish  # noqa: E402
+from goldimg.formats.source import Disk  # noqa: E402
+from goldimg.layout import lay_out  # noqa: E402
+from goldimg.providers import Conversion, all_providers  # noqa: E402
+from goldimg.run import Runner  # noqa: E402
+from tests.clouds.aws import REGION, Cloud, running  # noqa: E402
+from tests.publishing import GOLDIMG, OS, Shop  # noqa: E402
+from uploads import Row  # noqa: E402
+
+BUCKET = "benchmark"
+PUT = "ebs:PutSnapshotBlock"
+PLAIN = """\
+import boto3, sys
+boto3.client("s3").upload_file(sys.argv[1], sys.argv[2], "plain")
+"""
+
+
+def measure(image: Path) -> list[Row]:
+    """A row for each way, of the disk in the file `image` (raw or qcow2)."""
+    with tempfile.TemporaryDirectory(dir=image.parent) as scratch:
+        raw = Path(scratch) / "disk.raw"
+        subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True)
+        with Disk(raw) as disk:
+            allocated = disk.allocated
+        shop = make_site(Path(scratch) / "site", raw)
+        ova = shop.image().file("ova").path
+        with running(Path(scratch) / "aws") as cloud:
+            rows = [
+                plain(cloud, "upload_file of the raw disk", raw),
+                plain(cloud, "upload_file of the OVA", ova),
+                ours(cloud, shop, "goldimg, blocks", ()),
+                resumed(cloud, shop, blocks=-(-allocated // 524288)),
+                ours(cloud, shop, "goldimg, via S3", ("--via", "s3")),
+            ]
+    print(f"allocated: {allocated}", file=sys.stderr)
+    return rows
+
+
+def make_site(root: Path, raw: Path) -> Shop:
+    """A site with the artifact of the disk."""
+    lay_out(root)
+    (root / "templates/site.yml").write_text(
+        f"publish:\n  aws:\n    regions: [{REGION}]\n    bucket: {BUCKET}\n    poll: 0.2\n"
+    )
+    shop = Shop(root=root, provider="aws", version="1.0.0")
+    staging = shop.directory / ".staging"
+    staging.mkdir(parents=True)
+    with Disk(raw) as disk:
+        job = Conversion(
+            os_name=OS, version="1.0.0", disk=disk, target=staging, cpus=1, memory_mib=1024,
+            seed="benchmark", guest=None, runner=Runner(), progress=lambda _done, _total: None,
+        )  # fmt: skip
+        written = all_providers()["aws"].convert(job)
+    finish(shop.directory, staging, written, {"os": OS, "version": "1.0.0", "provider": "aws",
+                                              "firmware": "bios"})  # fmt: skip
+    return shop
+
+
+def emptied(cloud: Cloud) -> None:
+    """An account with nothing but a bucket and the role of VM Import."""
+    cloud.reset()
+    where = {"LocationConstraint": REGION}
+    cloud.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=where)
+    cloud.client("iam").create_role(RoleName="vmimport", AssumeRolePolicyDocument="{}")
+
+
+def run(cloud: Cloud, argv: Sequence[str | Path], cwd: Path) -> tuple[float, int, int]:
+    """(seconds, bytes of resident memory, exit code) of a process."""
+    started = time.monotonic()
+    process = subprocess.Popen(argv, cwd=cwd, env={**os.environ, **cloud.environment})
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return time.monotonic() - started, usage.ru_maxrss << 10, process.returncode
+
+
+def sent(cloud: Cloud) -> int:
+    """Bytes in the bodies of all requests since the account was empty."""
+    return sum(size for _, _, size in cloud.calls())
+
+
+def plain(cloud: Cloud, what: str, file: Path) -> Row:
+    """The SDK's own upload of a file."""
+    emptied(cloud)
+    seconds, rss, code = run(cloud, [sys.executable, "-c", PLAIN, file, BUCKET], file.parent)
+    assert code == 0
+    return Row(provider="aws", what=what, seconds=seconds, sent=sent(cloud), rss=rss)
+
+
+def publish(cloud: Cloud, shop: Shop, words: Sequence[str]) -> tuple[float, int]:
+    argv: list[str | Path] = [GOLDIMG, "-q", "upload", "aws", "-O", OS, *words]
+    seconds, rss, code = run(cloud, argv, shop.root)
+    assert code == 0
+    return seconds, rss
+
+
+def ours(cloud: Cloud, shop: Shop, what: str, words: Sequence[str]) -> Row:
+    """An upload by the command line, checks and reading back included."""
+    emptied(cloud)
+    seconds, rss = publish(cloud, shop, words)
+    return Row(provider="aws", what=what, seconds=seconds, sent=sent(cloud), rss=rss)
+
+
+def resumed(cloud: Cloud, shop: Shop, *, blocks: int) -> Row:
+    """What is left to do after a kill when nine of ten blocks have arrived."""
+    emptied(cloud)
+    argv: list[str | Path] = [GOLDIMG, "-q", "upload", "aws", "-O", OS]
+    env = {**os.environ, **cloud.environment}
+    process = subprocess.Popen(argv, cwd=shop.root, env=env)
+    while process.poll() is None and cloud.count(PUT) < 0.9 * blocks:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    cloud.calls(forget=True)
+    seconds, rss = publish(cloud, shop, ())
+    what = "goldimg, blocks, after a kill at 90 %"
+    return Row(provider="aws", what=what, seconds=seconds, sent=sent(cloud), rss=rss)
+
+
+if __name__ == "__main__":
+    shutil.which("qemu-img") or sys.exit("needs qemu-img")
+    for row in measure(Path(sys.argv[1]).resolve()):
+        print(row)

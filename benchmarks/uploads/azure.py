@@ -1,0 +1,158 @@
+"""Publishing to Azure on loopback, beside what the SDK's own call does with the same VHD.
+
+    .venv/bin/python benchmarks/uploads/azure.py DISK
+
+The service is Azurite (one Node.js process, over TLS, on disk) with tests/clouds/arm: on few cores
+they, and not the sender, are the limit. Senders run as processes of their own: wall-clock time is
+theirs from start to end, memory their highest resident set, bytes those of the page ranges that
+arrived.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# this file's own directory must not be searched: it is no package called azure
+sys.path[:] = [it for it in sys.path if Path(it or ".").resolve() != Path(__file__).parent]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from goldimg.artifacts import finish  # noqa: E402
+from goldimg.formats.source import Disk  # noqa: E402
+from goldimg.layout import lay_out  # noqa: E402
+from goldimg.providers import Conversion, all_providers  # noqa: E402
+from goldimg.run import Runner  # noqa: E402
+from tests.clouds.azure import Cloud, running  # noqa: E402
+from tests.clouds.azurite import ACCOUNT, KEY  # noqa: E402
+from tests.publishing import GOLDIMG, OS, Shop  # noqa: E402
+from uploads import Row  # noqa: E402
+
+PLAIN = """\
+import sys
+from azure.storage.blob import BlobServiceClient
+service = BlobServiceClient.from_connection_string(sys.argv[2])
+with open(sys.argv[1], "rb") as stream:
+    service.get_blob_client("images", "plain.vhd").upload_blob(stream, blob_type="PageBlob")
+"""
+
+
+def measure(image: Path) -> list[Row]:
+    """A row for each way, of the disk in the file `image` (raw or qcow2)."""
+    with tempfile.TemporaryDirectory(dir=image.parent) as scratch:
+        raw = Path(scratch) / "disk.raw"
+        subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True)
+        with running(Path(scratch), is_fronted=False, in_memory=False) as cloud:
+            shop = make_site(Path(scratch) / "site", raw, cloud)
+            raw.unlink()
+            vhd = shop.image().file("vhd").path
+            with Disk(vhd) as disk:
+                allocated = disk.allocated
+            rows = [
+                plain(cloud, vhd),
+                ours(cloud, shop, "goldimg, page blob and image", ()),
+                resumed(cloud, shop, allocated),
+            ]
+    print(f"allocated: {allocated}", file=sys.stderr)
+    return rows
+
+
+def make_site(root: Path, raw: Path, cloud: Cloud) -> Shop:
+    """A site with the VHD of the disk."""
+    lay_out(root)
+    (root / "templates/site.yml").write_text(
+        f"publish:\n  azure:\n    cloud: {cloud.manager.url}\n    group: images\n"
+        f"    regions: [westeurope]\n    storage_account: {ACCOUNT}\n"
+    )
+    shop = Shop(root=root, provider="azure", version="1.0.0")
+    staging = shop.directory / ".staging"
+    staging.mkdir(parents=True)
+    with Disk(raw) as disk:
+        job = Conversion(
+            os_name=OS, version="1.0.0", disk=disk, target=staging, cpus=1, memory_mib=1024,
+            seed="benchmark", guest=None, runner=Runner(), progress=lambda _done, _total: None,
+        )  # fmt: skip
+        written = all_providers()["azure"].convert(job)
+    finish(shop.directory, staging, written, {"os": OS, "version": "1.0.0", "provider": "azure",
+                                              "firmware": "bios"})  # fmt: skip
+    return shop
+
+
+def emptied(cloud: Cloud) -> None:
+    """A group with a storage account and an empty container."""
+    cloud.reset()
+    cloud.furnish()
+
+
+def run(cloud: Cloud, argv: Sequence[str | Path], cwd: Path) -> tuple[float, int]:
+    """(seconds, bytes of resident memory) of a process that ends well."""
+    started = time.monotonic()
+    process = subprocess.Popen(argv, cwd=cwd, env={**os.environ, **cloud.environment})
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, argv
+    return time.monotonic() - started, usage.ru_maxrss << 10
+
+
+def arrived(cloud: Cloud, name: str) -> int:
+    """Bytes in the page ranges of a blob."""
+    listed = cloud.blob(name).list_page_ranges()
+    return sum(int(it.end or 0) + 1 - int(it.start or 0) for it in listed)
+
+
+def plain(cloud: Cloud, vhd: Path) -> Row:
+    """The SDK's own upload of the file."""
+    emptied(cloud)
+    text = (
+        f"DefaultEndpointsProtocol=https;AccountName={ACCOUNT};AccountKey={KEY};"
+        f"BlobEndpoint={cloud.direct}/{ACCOUNT}"
+    )
+    seconds, rss = run(cloud, [sys.executable, "-c", PLAIN, vhd, text], vhd.parent)
+    sent = arrived(cloud, "plain.vhd")
+    return Row(provider="azure", what="upload_blob(PageBlob)", seconds=seconds, sent=sent, rss=rss)
+
+
+def blob_of(shop: Shop) -> str:
+    return f"{shop.image().name}.vhd"
+
+
+def ours(cloud: Cloud, shop: Shop, what: str, words: Sequence[str]) -> Row:
+    """An upload by the command line, its checks, proofs and the import included."""
+    emptied(cloud)
+    argv: list[str | Path] = [GOLDIMG, "-q", "upload", "azure", "-O", OS, *words]
+    seconds, rss = run(cloud, argv, shop.root)
+    sent = arrived(cloud, blob_of(shop))
+    return Row(provider="azure", what=what, seconds=seconds, sent=sent, rss=rss)
+
+
+def resumed(cloud: Cloud, shop: Shop, allocated: int) -> Row:
+    """What is left to do after a kill when nine tenths of the pages have arrived."""
+    emptied(cloud)
+    argv: list[str | Path] = [GOLDIMG, "-q", "upload", "azure", "-O", OS]
+    process = subprocess.Popen(argv, cwd=shop.root, env={**os.environ, **cloud.environment})
+    while process.poll() is None and not _is_nearly_there(cloud, shop, allocated):
+        time.sleep(0.2)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = arrived(cloud, blob_of(shop))
+    seconds, rss = run(cloud, argv, shop.root)
+    sent = arrived(cloud, blob_of(shop)) - before
+    what = "goldimg, resumed after a kill at 90 %"
+    return Row(provider="azure", what=what, seconds=seconds, sent=sent, rss=rss)
+
+
+def _is_nearly_there(cloud: Cloud, shop: Shop, allocated: int) -> bool:
+    client = cloud.blob(blob_of(shop))
+    return client.exists() and arrived(cloud, blob_of(shop)) >= 0.9 * allocated
+
+
+if __name__ == "__main__":
+    for row in measure(Path(sys.argv[1]).resolve()):
+        print(f"{row.what:40} {row.seconds:7.1f} s {row.sent:>12} B {row.rss >> 20:5} MiB")
