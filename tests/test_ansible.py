@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import importlib.metadata
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import yaml
 
 from goldimg.providers import all_providers
 from tests.support import needs
+from tests.verified import note, systems
 
 ROOT = Path(__file__).resolve().parent.parent
 ANSIBLE = ROOT / "ansible"
@@ -66,10 +68,45 @@ def tasks_of(path: Path) -> list[dict[str, object]]:
     return content
 
 
+def el(version: str, python: str) -> dict[str, object]:
+    """An OS file of the EL family, as playbooks get it."""
+    return {
+        "os_name": "AlmaLinux",
+        "os_version": version,
+        "python": python,
+        "package_manager": "yum" if version.startswith("7") else "dnf",
+        "kickstart": {"family": "el"},
+    }
+
+
+RELEASES: dict[str, Mapping[str, object]] = {
+    "debian": OS_FILE,
+    "el7": el("7.2.1511", "2.7"),
+    "el8": el("8.10", "3.6"),
+    "el9": el("9.6", "3.9"),
+    "el10": el("10.0", "3.12"),
+}
+Values = dict[str, dict[str, object]]
+
+
 @pytest.fixture(scope="module")
-def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
-    """By provider: what the variables come to, as Ansible evaluates them."""
-    place = tmp_path_factory.mktemp("values")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Values]:
+    """By release and provider: what the variables come to, as Ansible evaluates them."""
+    return {
+        name: evaluated(os_file, tmp_path_factory.mktemp(name))
+        for name, os_file in RELEASES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def values(families: dict[str, Values]) -> Values:
+    """Debian's."""
+    return families["debian"]
+
+
+def evaluated(os_file: Mapping[str, object], place: Path) -> Values:
+    """By provider: the values of the variables that the tasks use."""
+    family = os_file["kickstart"]["family"]  # type: ignore[index]
     for name in ("group_vars", "templates", "files", "vars"):
         (place / name).symlink_to(ANSIBLE / name)
     hosts: dict[str, dict[str, object]] = {}
@@ -80,19 +117,22 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, obje
         hosts[name] = variables
     (place / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
     wanted = (
-        "{'root': goldimg_root_password, 'interpreter': ansible_python_interpreter,"
-        " 'packages': goldimg_provider_packages[packer_build_name],"
-        " 'units': goldimg_provider_units[packer_build_name], 'files': goldimg_image_files"
-        " + goldimg_cloud_init_files + goldimg_ntp_files + goldimg_lvm_files}"
+        "{'root': goldimg_root_password, 'packages': goldimg_provider_packages[packer_build_name],"
+        " 'units': goldimg_cloud_init_units + goldimg_provider_units[packer_build_name],"
+        " 'arguments': goldimg_kernel_args, 'last': goldimg_provider.last,"
+        " 'base': goldimg_base_files + goldimg_family_base_files,"
+        " 'files': goldimg_image_files + goldimg_family_files[packer_build_name] | default([])"
+        " + goldimg_cloud_init_files + goldimg_ntp_files + goldimg_alive_files"
+        " + goldimg_lvm_files}"
     )
     play = {
         "name": "Evaluate",
         "hosts": "all",
         "gather_facts": False,
         "connection": "local",
-        "vars_files": ["vars/debian.yml"],
+        "vars_files": [f"vars/{family}.yml"],
         "vars": {
-            "packer_os": OS_FILE,
+            "packer_os": os_file,
             "goldimg_root_hash": HASH,
             "goldimg_root_key": "ssh-ed25519 AAAA packer",
             "goldimg_vagrant_key": "ssh-ed25519 BBBB vagrant",
@@ -100,6 +140,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, obje
         "tasks": [
             {
                 "name": "Write",
+                "vars": {"ansible_python_interpreter": sys.executable},
                 "ansible.builtin.copy": {
                     "content": "{{ " + wanted + " | to_json }}",
                     "dest": str(place) + "/{{ inventory_hostname }}.json",
@@ -126,7 +167,8 @@ def files(of: Mapping[str, object]) -> dict[str, dict[str, str]]:
 def test_every_provider_has_its_file_and_its_rows() -> None:
     common = yaml.safe_load((ANSIBLE / "group_vars/all.yml").read_text())
     assert sorted(common["goldimg_providers"]) == PROVIDERS
-    keys = {"root", "datasources", "kernel_args", "ntp", "grow_lvm"}
+    keys = {"root", "datasources", "kernel_args", "kernel_args_absent", "ntp", "grow_lvm"}
+    keys |= {"alive", "last"}
     for name, row in common["goldimg_providers"].items():
         assert set(row) == keys, name
         assert (ANSIBLE / f"{name}.yml").is_file()
@@ -134,9 +176,7 @@ def test_every_provider_has_its_file_and_its_rows() -> None:
         rows = yaml.safe_load((ANSIBLE / f"vars/{family}.yml").read_text())
         for table in ("goldimg_provider_packages", "goldimg_provider_units"):
             assert sorted(rows[table]) == PROVIDERS, (family, table)
-        for name in PROVIDERS:
-            assert set(rows["goldimg_provider_packages"][name]) <= set(rows["goldimg_agents"])
-        for part in ("packages", "base", "initramfs", "kernel_args", "container"):
+        for part in ("repositories", "packages", "base", "drivers", "initramfs", "image"):
             assert (ANSIBLE / f"tasks/{part}_{family}.yml").is_file()
 
 
@@ -173,6 +213,8 @@ def test_ansible_lint_finds_nothing_for_production(tmp_path: Path) -> None:
     found = re.search(r"on (\d+) files. Profile 'production'", done.stdout + done.stderr)
     assert found
     assert int(found[1]) > len(list(ANSIBLE.rglob("*.yml")))
+    tools = {name: importlib.metadata.version(name) for name in ("ansible-core", "ansible-lint")}
+    note("lint", systems(), PROVIDERS, tools)
 
 
 def test_secrets_are_not_logged() -> None:
@@ -191,7 +233,11 @@ def test_secrets_are_not_logged() -> None:
         ({"packer_build_name": "nowhere"}, "packer_build_name must be one of aws, azure"),
         ({"goldimg_stage": "half"}, "goldimg_stage one of all, base, layer"),
         ({"goldimg_root_key": ""}, "goldimg_root_key must not be empty"),
-        ({"packer_os": {"os_name": "Haiku"}}, "the OS family (here el) one of debian"),
+        (
+            {"packer_os": {"os_name": "Haiku", "kickstart": {"family": "beos"}}},
+            "the OS family (here beos) one of debian, el",
+        ),
+        ({"packer_os": el("6.10", "2.6")}, "its Python (here 2.6) 2.7 or newer"),
     ],
 )
 def test_wrong_variables_stop_it_before_it_touches_the_guest(
@@ -217,7 +263,11 @@ def test_the_os_file_is_loaded_where_it_is_not_given(tmp_path: Path) -> None:
     """The original's site.yml did that itself; a run by hand still can."""
     os_file = tmp_path / "os.json"
     os_file.write_text(json.dumps({"os_name": "CentOS", "os_version": "7.2.1511"}))
-    given = {"packer_build_name": "gcp", "goldimg_root_key": "x", "packer_os_file": str(os_file)}
+    given = {
+        "packer_build_name": "nowhere",
+        "goldimg_root_key": "x",
+        "packer_os_file": str(os_file),
+    }
     done = ansible(
         "ansible-playbook",
         *("-i", "127.0.0.1,", "-e", "ansible_port=1", ANSIBLE / "site.yml"),
@@ -267,6 +317,64 @@ def test_azure_gives_its_resource_disk_to_cloud_init(
     parsed = yaml.safe_load(config)
     assert [mount[1] for mount in parsed["mounts"]] == ["/mnt", "none"]
     assert parsed["fs_setup"][1] == {"device": "ephemeral0.2", "filesystem": "swap"}
+
+
+def test_the_provider_has_the_last_word_where_it_wants_it(
+    families: dict[str, Values],
+) -> None:
+    for release in RELEASES:
+        for name in PROVIDERS:
+            last = ["waagent", "-force", "-deprovision"] if name == "azure" else []
+            assert families[release][name]["last"] == last
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_sshd_takes_the_same_of_every_release(families: dict[str, Values], release: str) -> None:
+    """By a file of its own where sshd reads one; tasks/base_el.yml writes the others'."""
+    is_old = release in ("el7", "el8")
+    for name in PROVIDERS:
+        base = {entry["path"]: entry for entry in families[release][name]["base"]}  # type: ignore[attr-defined]
+        drop_in = base.get("/etc/ssh/sshd_config.d/90-goldimg.conf")
+        assert (drop_in is None) == is_old
+        alive = files(families[release][name]).get("/etc/ssh/sshd_config.d/80-goldimg-alive.conf")
+        assert (alive is not None) == (name in ("azure", "gcp") and not is_old)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_image_of_a_cloud_gets_its_data_and_grows(
+    families: dict[str, Values], release: str
+) -> None:
+    grower = "cloud-guest-utils" if release == "debian" else "cloud-utils-growpart"
+    for name in PROVIDERS:
+        row = families[release][name]
+        config = files(row).get("/etc/cloud/cloud.cfg.d/95-goldimg.cfg")
+        assert (grower in row["packages"]) == (config is not None)  # type: ignore[operator]
+        if config is not None:
+            parsed = yaml.safe_load(config["content"])
+            assert ("apt" in parsed) == (release == "debian")
+            is_told = name == "azure" and release != "debian"
+            assert ("datasource" in parsed) == is_told
+
+
+@pytest.mark.parametrize("release", ["el7", "el8", "el9", "el10"])
+def test_an_el_base_takes_whatever_card_and_no_zeroconf_route(
+    families: dict[str, Values], release: str
+) -> None:
+    base = {entry["path"]: entry for entry in families[release]["aws"]["base"]}  # type: ignore[attr-defined]
+    assert "NOZEROCONF=yes" in base["/etc/sysconfig/network"]["content"]
+    cards = [path for path in base if "ifcfg-" in path or path.endswith(".nmconnection")]
+    assert len(cards) == 1
+    assert ("ifcfg" in cards[0]) == (release in ("el7", "el8"))
+    assert "HWADDR" not in base[cards[0]]["content"]
+
+
+def test_azures_kernel_arguments_are_those_of_its_page(families: dict[str, Values]) -> None:
+    page = {"console=ttyS0,115200n8", "earlyprintk=ttyS0,115200", "net.ifnames=0"}
+    for release in RELEASES:
+        arguments = families[release]["azure"]["arguments"]
+        assert page <= set(arguments)  # type: ignore[call-overload]
+        # Debian's initramfs would sleep for all of these 300 s, at every boot
+        assert ("rootdelay=300" in arguments) == (release != "debian")  # type: ignore[operator]
 
 
 def test_only_virtualbox_has_a_vagrant_user(values: dict[str, dict[str, object]]) -> None:
@@ -392,7 +500,7 @@ def test_kernel_arguments_replace_their_own_kind_in_both_files(tmp_path: Path) -
     arguments = {
         "args": ["console=tty0", "console=ttyS0,38400n8d"],
         "defaults": str(defaults),
-        "menu": str(menu),
+        "menus": [str(menu)],
     }
     assert module("goldimg_kernel_args", arguments)["paths"] == [str(defaults), str(menu)]
     consoles = "console=tty0 console=ttyS0,38400n8d"
@@ -410,9 +518,53 @@ def test_kernel_arguments_replace_their_own_kind_in_both_files(tmp_path: Path) -
 
 
 def test_kernel_arguments_need_a_boot_loader(tmp_path: Path) -> None:
-    arguments = {"args": ["a=1"], "defaults": f"{tmp_path}/none", "menu": f"{tmp_path}/none"}
+    arguments = {"args": ["a=1"], "defaults": f"{tmp_path}/none", "menus": [f"{tmp_path}/none"]}
     answer = module("goldimg_kernel_args", arguments)
     assert str(answer["msg"]).startswith(f"{tmp_path}/none: ")
+
+
+def test_kernel_arguments_reach_every_place_that_el_keeps_them_in(tmp_path: Path) -> None:
+    """Entries and environment block of EL8, entries and cmdline of EL9, a menu without either."""
+    needs("grub-editenv")
+    entries = tmp_path / "entries"
+    entries.mkdir()
+    (tmp_path / "grub").write_text('GRUB_CMDLINE_LINUX="rhgb quiet crashkernel=auto"\n')
+    (tmp_path / "grub.cfg").write_text("set timeout=1\nblscfg\n")
+    old = "title Old\nlinux /vmlinuz-4.18\noptions $kernelopts $tuned_params\n"
+    new = (
+        "title New\nlinux /vmlinuz-5.14\noptions root=UUID=a ro crashkernel=1G-4G:192M rhgb quiet\n"
+    )
+    (entries / "old.conf").write_text(old)
+    (entries / "new.conf").write_text(new)
+    (tmp_path / "cmdline").write_text("root=UUID=a ro rhgb quiet console=tty0\n")
+    block = tmp_path / "efi-grubenv"
+    subprocess.run(["grub-editenv", block, "create"], check=True)
+    values = ("saved_entry=0", "kernelopts=root=UUID=a ro rhgb quiet")
+    subprocess.run(["grub-editenv", block, "set", *values], check=True)
+    (tmp_path / "grubenv").symlink_to(block.name)
+    arguments = {
+        "args": ["console=tty0", "console=ttyS0,115200n8"],
+        "absent": ["rhgb", "quiet", "crashkernel"],
+        "defaults": f"{tmp_path}/grub",
+        "menus": [f"{tmp_path}/none/*", f"{tmp_path}/grub.c*"],
+        "entries": str(entries),
+        "environment": f"{tmp_path}/grubenv",
+        "cmdline": f"{tmp_path}/cmdline",
+    }
+    answer = module("goldimg_kernel_args", arguments)
+    changed = [f"{tmp_path}/{name}" for name in ("grub", "entries/new.conf", "grubenv", "cmdline")]
+    assert answer["paths"] == changed
+    wanted = "root=UUID=a ro console=tty0 console=ttyS0,115200n8"
+    assert (entries / "old.conf").read_text() == old
+    assert (entries / "new.conf").read_text().splitlines()[-1] == f"options {wanted}"
+    assert (tmp_path / "cmdline").read_text() == f"{wanted}\n"
+    assert (tmp_path / "grubenv").is_symlink()
+    said = subprocess.run(
+        ["grub-editenv", block, "list"], check=True, capture_output=True, text=True
+    ).stdout
+    assert said.splitlines() == ["saved_entry=0", f"kernelopts={wanted}"]
+    assert block.stat().st_size == 1024
+    assert module("goldimg_kernel_args", arguments)["changed"] is False
 
 
 # --- the clean-up ------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-BOOT_SECONDS = 300
+BOOT_SECONDS = 600  # a host that others use, too, takes long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,21 +23,28 @@ class Vm:
     console: Path
 
     def ssh(
-        self, command: str, *, options: tuple[str, ...] = ()
+        self,
+        command: str,
+        *,
+        options: tuple[str, ...] = (),
+        user: str = "root",
+        key: Path | None = None,
+        stdin: str | None = None,
+        seconds: int = 120,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command in the guest as root."""
+        """Runs a command in the guest, as root where no other user is named."""
         fixed = (
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
             *("-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes"),
         )
-        place = ("-i", str(self.key), "-p", str(self.port), "root@127.0.0.1")
+        place = ("-i", str(key or self.key), "-p", str(self.port), f"{user}@127.0.0.1")
         return subprocess.run(
             ["ssh", *fixed, *options, *place, command],
             capture_output=True,
             text=True,
             check=False,
-            stdin=subprocess.DEVNULL,
-            timeout=120,
+            input=stdin or "",
+            timeout=seconds,
         )
 
     def said(self, command: str) -> str:
@@ -52,21 +59,45 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+# How a hypervisor shows the disk, after QEMU's -drive.
+BUSES = {
+    "virtio": ("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
+    "virtio-scsi": ("-device", "virtio-scsi-pci", "-device", "scsi-hd,drive=disk,bootindex=1"),
+    "pvscsi": ("-device", "pvscsi", "-device", "scsi-hd,drive=disk,bootindex=1"),
+    "nvme": ("-device", "nvme,drive=disk,serial=1,bootindex=1"),
+    "ide": ("-device", "ide-hd,drive=disk,bootindex=1"),
+}
+
+
 @contextlib.contextmanager
-def booted(disk: Path, disk_format: str, key: Path, scratch: Path) -> Iterator[Vm]:
-    """A guest running from `disk`, which is not written to; it is killed when the block ends."""
+def booted(
+    disk: Path,
+    disk_format: str,
+    key: Path,
+    scratch: Path,
+    *,
+    bus: str = "virtio",
+    size: str = "",
+    seed: Path | None = None,
+) -> Iterator[Vm]:
+    """A guest running from `disk`, which is not written to; it is killed when the block ends.
+
+    The disk is shown on a bus of BUSES, grown to `size` (such as 10G); `seed` is an ISO beside it.
+    """
     scratch.mkdir(parents=True, exist_ok=True)
     overlay, console = scratch / "overlay.qcow2", scratch / "console.log"
-    subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", disk_format, "-b", disk, overlay],
-        check=True,
-    )
+    overlaid = ("-f", "qcow2", "-F", disk_format, "-b", disk, overlay)
+    grown = (size,) if size else ()
+    subprocess.run(["qemu-img", "create", "-q", *overlaid, *grown], check=True)
+    beside = ("-drive", f"file={seed},if=virtio,readonly=on,format=raw") if seed else ()
     port = free_port()
     process = subprocess.Popen(
         [
             *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", "max"),
             *("-smp", "1", "-m", "1024", "-display", "none", "-serial", f"file:{console}"),
-            *("-drive", f"file={overlay},if=virtio,cache=unsafe,discard=unmap"),
+            *("-drive", f"file={overlay},if=none,id=disk,cache=unsafe,discard=unmap"),
+            *BUSES[bus],
+            *beside,
             *("-netdev", f"user,id=n,hostfwd=tcp:127.0.0.1:{port}-:22"),
             *("-device", "virtio-net-pci,netdev=n", "-device", "virtio-rng-pci"),
         ],

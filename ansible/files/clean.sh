@@ -37,11 +37,19 @@ identity() {
     systemctl stop systemd-random-seed.service 2>/dev/null
     rm -f /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /boot/efi/loader/random-seed
     rm -f /etc/udev/rules.d/70-persistent-net.rules /etc/iscsi/initiatorname.iscsi
+    # a registered RHEL; what is registered anew gets an identity of its own
+    if command -v subscription-manager >/dev/null; then subscription-manager clean >/dev/null; fi
+    rm -rf /var/lib/rhsm/facts /var/lib/rhsm/productid.js /etc/insights-client/machine-id
 }
 
 network() {
     rm -f /var/lib/dhcp/*.lease* /var/lib/dhclient/* /var/lib/NetworkManager/*
-    rm -rf /var/lib/systemd/network/*
+    rm -rf /var/lib/systemd/network/* /var/lib/chrony/* /var/lib/tuned/*
+    # the card of this machine, as EL's installer and cloud-init write it down
+    rm -f /etc/NetworkManager/system-connections/cloud-init-*
+    for file in /etc/sysconfig/network-scripts/ifcfg-*; do
+        [ ! -f "$file" ] || sed -i '/^\(HWADDR\|UUID\|MACADDR\)=/d' "$file"
+    done
     if [ ! -h /etc/resolv.conf ]; then : >/etc/resolv.conf; fi
 }
 
@@ -55,7 +63,9 @@ state() {
     # copies of the account files, with the installer's password hash
     rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /etc/subuid- /etc/subgid-
     rm -f /root/anaconda-ks.cfg /root/original-ks.cfg /root/initial-setup-ks.cfg
-    rm -rf /root/install.log* /root/ks-* /root/cobbler.ks
+    rm -rf /root/install.log* /root/ks-* /root/cobbler.ks /root/.pki /root/.ansible_async
+    # locks and indexes of the RPM database, which it makes again
+    rm -f /var/lib/rpm/__db.*
 }
 
 people() {
@@ -70,12 +80,23 @@ people() {
 logs() {
     systemctl stop systemd-update-utmp.service 2>/dev/null
     journalctl --relinquish-var 2>/dev/null
-    rm -rf /var/log/journal/* /var/log/anaconda /var/log/installer /var/log/apt/*
+    rm -rf /var/log/journal/* /var/log/anaconda /var/log/installer /var/log/rhsm /var/log/apt/*
     find /var/log -type f \( -name '*.gz' -o -name '*.xz' -o -name '*.old' -o -name '*.[0-9]' \
         -o -name 'cloud-init*' -o -name 'waagent*' -o -name 'goldimg-install.log' \) -exec rm -f {} +
     find /var/log -type f -size +0 -exec truncate -s 0 {} +
     # the shutdown is recorded after this
     mount --bind /dev/null /var/log/wtmp
+}
+
+# Files get SELinux's labels by their places. Where the kernel that runs now knows no SELinux (an
+# installation with selinux=0) but the image's is to, the first boot does it: selinux(8).
+labels() {
+    command -v restorecon >/dev/null || return
+    if selinuxenabled 2>/dev/null; then
+        restorecon -RF /etc /root /home /usr/local /var/lib /var/log /boot 2>/dev/null
+    elif grep -Eq '^SELINUX=(enforcing|permissive)' /etc/selinux/config 2>/dev/null; then
+        : >/.autorelabel
+    fi
 }
 
 caches
@@ -85,6 +106,7 @@ if [ "$stage" != base ]; then
     state
     network
     identity
+    labels
     logs
 fi
 # gives free blocks back to the disk; not every disk takes them

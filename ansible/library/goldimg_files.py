@@ -9,7 +9,8 @@ description:
   - One call to a guest without hardware virtualization takes seconds, however small the file;
     a provider needs up to ten files. That is all that this module is for. Where a file is alone,
     ansible.builtin.copy and ansible.builtin.template do the same.
-  - A file appears whole or not at all (temporary name beside it, then rename).
+  - A file appears whole or not at all (temporary name beside it, then rename), with SELinux's
+    label of its place where the guest has SELinux.
 options:
   files:
     description: The files, each with its state.
@@ -196,6 +197,15 @@ def would_change(item):
     return (read(path) or b"").rstrip(b"\n") != to_bytes(item["content"]).rstrip(b"\n")
 
 
+def label(module, item):
+    """Gives the file, and a directory that is its own, the labels that their places want."""
+    if module.check_mode or item["state"] == "absent":
+        return
+    if item["directory_mode"]:
+        module.set_default_selinux_context(os.path.dirname(item["path"]), False)
+    module.set_default_selinux_context(item["path"], False)
+
+
 def main():
     """Ansible calls this in the guest."""
     module = AnsibleModule(
@@ -216,6 +226,7 @@ def main():
         try:
             if action(item):
                 changed.append(item["path"])
+                label(module, item)
         except (Wrong, EnvironmentError) as error:
             module.fail_json(msg=item["path"] + ": " + str(error), paths=changed)
     module.exit_json(changed=bool(changed), paths=changed)

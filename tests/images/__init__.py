@@ -1,0 +1,1 @@
+"""What finished images are like from inside, once they are booted."""
