@@ -199,8 +199,7 @@ def test_versions_and_words_stay_as_written(site: Site) -> None:
 
 def test_anchors_and_merges_work(site: Site) -> None:
     text = (
-        "builder: {aws: &b qemu, azure: *b}\n"
-        "vmx_data: &p {x: 1}\nvmx_data_post: {<<: *p, y: 2}\n"
+        "builder: {aws: &b qemu, azure: *b}\nvmx_data: &p {x: 1}\nvmx_data_post: {<<: *p, y: 2}\n"
     )
     write(site.root, "templates/site.yml", text)
     settings = load(site)

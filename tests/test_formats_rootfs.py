@@ -243,3 +243,18 @@ def test_libguestfs_gives_the_same_members(
     for name, expected in members(tmp_path / "expected.tar.gz").items():
         assert portable(slow[name]) == portable(expected) or name == "."
     rootfs.check(tmp_path / "slow.tar.gz")
+
+
+def test_a_machine_that_was_cut_off_is_refused(raw: Path, tmp_path: Path) -> None:
+    """Its journal says so; no other way to read it may hide that."""
+    cut = tmp_path / "cut.raw"
+    cut.write_bytes(raw.read_bytes())
+    with cut.open("r+b") as stream:
+        stream.seek(MIB + 1024 + 0x60)
+        flags = int.from_bytes(stream.read(4), "little")
+        stream.seek(-4, 1)
+        stream.write((flags | 0x4).to_bytes(4, "little"))
+    with Disk(cut) as disk, pytest.raises(GoldimgError, match="cut off") as caught:
+        rootfs.write(disk, tmp_path / "out" / "rootfs.tar.gz", runner=Runner())
+    assert "--from layer" in caught.value.hint
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,6 @@ from start to end, memory their highest resident set, bytes what the server rece
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from goldimg.providers import Conversion, all_providers  # noqa: E402
 from goldimg.run import Runner  # noqa: E402
 from tests.clouds.aws import REGION, Cloud, running  # noqa: E402
 from tests.publishing import GOLDIMG, OS, Shop  # noqa: E402
-from uploads import Row  # noqa: E402
+from uploads import Peak, Row  # noqa: E402
 
 BUCKET = "benchmark"
 PUT = "ebs:PutSnapshotBlock"
@@ -92,9 +91,9 @@ def run(cloud: Cloud, argv: Sequence[str | Path], cwd: Path) -> tuple[float, int
     """(seconds, bytes of resident memory, exit code) of a process."""
     started = time.monotonic()
     process = subprocess.Popen(argv, cwd=cwd, env={**os.environ, **cloud.environment})
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return time.monotonic() - started, usage.ru_maxrss << 10, process.returncode
+    peak = Peak(process.pid)
+    code = process.wait()
+    return time.monotonic() - started, peak.bytes, code
 
 
 def sent(cloud: Cloud) -> int:
@@ -141,6 +140,5 @@ def resumed(cloud: Cloud, shop: Shop, *, blocks: int) -> Row:
 
 
 if __name__ == "__main__":
-    shutil.which("qemu-img") or sys.exit("needs qemu-img")
     for row in measure(Path(sys.argv[1]).resolve()):
         print(row)

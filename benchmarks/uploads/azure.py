@@ -93,7 +93,8 @@ def emptied(cloud: Cloud) -> None:
 def run(cloud: Cloud, argv: Sequence[str | Path], cwd: Path) -> tuple[float, int]:
     """(seconds, bytes of resident memory) of a process that ends well."""
     started = time.monotonic()
-    process = subprocess.Popen(argv, cwd=cwd, env={**os.environ, **cloud.environment})
+    env = {**os.environ, **cloud.environment}
+    process = subprocess.Popen(argv, cwd=cwd, env=env, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, argv

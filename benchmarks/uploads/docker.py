@@ -32,12 +32,12 @@ from uploads import Row  # noqa: E402
 
 PLAIN = """\
 import docker, sys
-api = docker.APIClient(version="auto", timeout=600)
+api = docker.from_env(version="auto", timeout=600).api
 api.import_image_from_file(sys.argv[1], repository="plain/image", tag="1")
 """
 PUSH = """\
 import docker, sys
-api = docker.APIClient(version="auto", timeout=600)
+api = docker.from_env(version="auto", timeout=600).api
 api.tag("plain/image:1", sys.argv[1] + "/plain/image", "1")
 for line in api.push(sys.argv[1] + "/plain/image", tag="1", stream=True, decode=True):
     assert "error" not in line, line
@@ -88,7 +88,6 @@ def make_site(root: Path, content: Path, host: str) -> Shop:
     argv: list[str | Path] = [
         "tar",
         "--create",
-        "--sparse",
         "--format=gnu",
         "--directory",
         tree,

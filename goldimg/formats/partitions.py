@@ -54,6 +54,15 @@ def plain_root(disk: Disk) -> Partition | None:
     return None
 
 
+def was_cut_short(disk: Disk, part: Partition) -> bool:
+    """Whether an ext4 there was not brought to an end: its journal holds what it has not written.
+
+    `s_feature_incompat` with RECOVER, https://docs.kernel.org/filesystems/ext4/super.html
+    """
+    block = disk.pread(part.offset + 1024, 1024)
+    return part.kind == "ext" and bool(struct.unpack_from("<I", block, 0x60)[0] & 0x4)
+
+
 def _table(disk: Disk) -> Iterator[tuple[int, int, bool]]:
     """(first sector, sectors, whether it is an extended partition) of each entry."""
     mbr = disk.pread(0, SECTOR)

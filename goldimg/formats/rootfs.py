@@ -79,10 +79,19 @@ def write(
 
     As root, a disk with one plain ext4 or XFS file system is mounted read-only and read by GNU tar,
     where it is: nothing is copied. Any other way libguestfs reads it (slower, but it knows LVM and
-    needs no rights). `has_kvm` says that its virtual machine may use KVM. MissingTool where
+    needs no rights). `has_kvm` says that its virtual machine may use KVM. A file system that was
+    cut off while it was written is refused. MissingTool where
     libguestfs is needed and absent.
     """
     root = partitions.plain_root(source)
+    if root and partitions.was_cut_short(source, root):
+        # What removes the last of a machine runs as the power goes: a system that was cut off there
+        # still holds half of it, and no journal tells which half.
+        raise GoldimgError(
+            f"{source.path.name}: the machine was cut off before it had shut down",
+            why="the journal of its root file system holds changes that are not written",
+            hint="provision it again: --from layer",
+        )
     if root is None or os.geteuid() != 0:
         return _by_guestfish(source, target, runner, progress, has_kvm)
     try:

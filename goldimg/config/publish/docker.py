@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from goldimg.config.fields import AbsolutePath, Fault, Text, Word, matching, template
 from goldimg.config.publish.common import Section, Tags
@@ -19,6 +19,7 @@ Registry = Annotated[
         "must be a registry's host, such as registry.example.com:5000",
     ),
 ]
+EMPTY = BeforeValidator(lambda value: value or None)  # so that --var can take a value away
 EnvName = Annotated[str, matching(r"[A-Za-z_][A-Za-z0-9_]*", "must be a variable's name")]
 
 
@@ -33,7 +34,7 @@ class DockerPublish(Section):
         default="{namespace}/{os}", min_length=1, max_length=200
     )
     engine: bool = True  # load it into the engine
-    registry: Registry | None = None  # and send it there
+    registry: Annotated[Registry | None, EMPTY] = None  # and send it there
     plain_http: bool = False  # a registry without TLS; one on loopback is spoken to so anyway
     latest: bool = True  # tag the highest version as latest, too
     chunk: int = Field(default=16, ge=0, le=4096)  # MiB that a request sends; 0: all in one

@@ -294,12 +294,9 @@ def store_at(to: str) -> Store:
         if parts.scheme in ("http", "https"):
             return HttpPut(to)
         if parts.scheme in ("s3", "gs", "azure"):
-            from goldimg.publish.shelf.clouds import S3, AzureContainer, Gcs
+            from goldimg.publish.shelf.clouds import CLOUDS
 
-            if parts.scheme == "azure":
-                container, _, rest = prefix.partition("/")
-                return AzureContainer(parts.netloc, container, rest)
-            return (S3 if parts.scheme == "s3" else Gcs)(parts.netloc, prefix)
+            return CLOUDS[parts.scheme](parts.netloc, prefix)
     except ModuleNotFoundError as error:
         extra = {"s3": "aws", "gs": "gcp", "azure": "azure"}[parts.scheme]
         raise MissingTool(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -238,11 +239,13 @@ class AzureContainer(Store):
 
     proof = "the MD5 of each block, checked by Azure as it arrived"
 
-    def __init__(self, account: str, container: str, prefix: str) -> None:
+    def __init__(self, account: str, path: str) -> None:
+        """`path` begins with the container's name and ends in a slash."""
         import os
 
         from azure.storage.blob import ContainerClient
 
+        container, _, prefix = path.partition("/")
         given = os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
         limits: dict[str, Any] = {
             "connection_timeout": int(TIMEOUT[0]),
@@ -358,3 +361,7 @@ class AzureContainer(Store):
         if isinstance(error, AzureError):
             return PublishFailed(f"azure://{self._name}: {brief(error)}")
         return None
+
+
+# By the scheme of a place; each is made with what comes after it, up to the first slash and then.
+CLOUDS: dict[str, Callable[[str, str], Store]] = {"s3": S3, "gs": Gcs, "azure": AzureContainer}
