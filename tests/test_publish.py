@@ -314,7 +314,7 @@ def test_two_uploads_of_one_image_do_not_meet(shop: Shop, shelf: Path) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def wait(at: str) -> None:
-        if at == "upload":
+        if at == "import":  # the image is there, and could not be gone on with
             begun.set()
             go_on.wait(30)
 
@@ -324,6 +324,10 @@ def test_two_uploads_of_one_image_do_not_meet(shop: Shop, shelf: Path) -> None:
     thread.start()
     assert begun.wait(30)
     second = publish(shop, Shelf(shelf, session("shelf")[0]))
+    dry = Shelf(shelf, session("shelf")[0])
+    dry.fault = fail_at("check", PublishFailed("shelf: no"))
+    assert publish(shop, dry, dry_run=True).status == "failed"
+    assert (shelf / shop.image().name).exists()  # neither has touched what the first one made
     go_on.set()
     thread.join()
     assert second.status == "failed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from goldimg.errors import GoldimgError
 from goldimg.project import Site
@@ -61,7 +62,7 @@ def outcome_json(outcome: Outcome) -> dict[str, object]:
         "preview": {
             "account": preview.account,
             "names": dict(preview.names),
-            "calls": [vars_of(call) for call in preview.calls],
+            "calls": [asdict(call) for call in preview.calls],
             "notes": list(preview.notes),
         }
         if preview
@@ -71,13 +72,6 @@ def outcome_json(outcome: Outcome) -> dict[str, object]:
         "left": [str(it) for it in outcome.left],
         "error": str(outcome.error) if outcome.error else None,
     }
-
-
-def vars_of(call: object) -> dict[str, object]:
-    """A call's members."""
-    from dataclasses import asdict
-
-    return asdict(call)  # type: ignore[call-overload, no-any-return]
 
 
 def failures(site: Site, outcomes: Sequence[Outcome]) -> list[str]:

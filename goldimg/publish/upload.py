@@ -100,10 +100,12 @@ def _one(task: Task, *, force: bool, dry_run: bool) -> Outcome:
         )
 
     lock = image.directory / f".publish-{session.provider}.lock"
+    is_ours = False  # the journal, and what it names: not another run's that is going on
     try:
         with contextlib.nullcontext() if dry_run else locked(
             lock, what=image.name, doing="published"
         ):  # fmt: skip
+            is_ours = not dry_run
             job.phase("checking")
             preview = publisher.check(job)
             if dry_run:
@@ -115,7 +117,7 @@ def _one(task: Task, *, force: bool, dry_run: bool) -> Outcome:
             )
             return ended("already there" if was_there else "published", record=record)
     except BaseException as error:
-        return _failed(publisher, job, error, ended)
+        return _failed(publisher, job, error, ended, is_ours=is_ours)
     finally:
         journal.close()
 
@@ -164,10 +166,19 @@ def _record(
 
 
 def _failed(
-    publisher: Publisher[Any], job: Job, error: BaseException, ended: Callable[..., Outcome]
+    publisher: Publisher[Any],
+    job: Job,
+    error: BaseException,
+    ended: Callable[..., Outcome],
+    *,
+    is_ours: bool,
 ) -> Outcome:
     is_stopped = isinstance(error, Interrupted | KeyboardInterrupt)
     told = error if is_stopped else _explained(publisher, error)
+    status: Status = "interrupted" if is_stopped else "failed"
+    job.events.emit(job.provider, "failed", status if is_stopped else str(told))
+    if not is_ours:
+        return ended(status, error=told)
     is_final = isinstance(told, Rejected)
     created = job.journal.created
     unwanted = [it for it in created if is_final or not it.is_resumable]
@@ -176,8 +187,6 @@ def _failed(
     kept = tuple(it for it in job.journal.created if it not in left)
     if not job.journal.created:
         job.journal.finish()
-    status: Status = "interrupted" if is_stopped else "failed"
-    job.events.emit(job.provider, "failed", status if is_stopped else str(told))
     return ended(status, error=told, kept=kept, left=tuple(left))
 
 
