@@ -32,7 +32,6 @@ from goldimg.formats.qcow2 import (
 )
 from goldimg.formats.source import CLUSTER, Disk, flattened
 from goldimg.formats.store import Origin, Store
-from goldimg.project import make_directory
 from goldimg.run import Runner
 
 READS_ZERO = 1  # in a standard entry of version 3
@@ -274,8 +273,8 @@ def opened(
 ) -> Iterator[Disk]:
     """The disk that a guest sees in `qcow2` and its backing files, read where it is.
 
-    What `store` keeps of backing files is compressed once for all disks that are opened with it; it
-    keeps it in `scratch`. An image of an unusual kind is first flattened there, to a raw file.
+    What `store` knows of backing files is compressed once for all disks that are opened with it. An
+    image of an unusual kind is first flattened there, to a raw file.
     """
     try:
         disk: Disk = Chain(qcow2, store)
@@ -283,7 +282,5 @@ def opened(
         with flattened(qcow2, scratch, runner) as disk:
             yield disk
         return
-    if store:
-        store.open(make_directory(scratch))
     with disk:
         yield disk

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from goldimg.formats import deflate
 from goldimg.formats.source import CLUSTER, ZERO, Disk
-from goldimg.formats.store import Packed
-from goldimg.formats.stream import Ticker, in_order
+from goldimg.formats.store import Origin, Packed
+from goldimg.formats.stream import Output, Ticker, in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Cluster:
     offset: int
     packed: bytes
     adler: int
+    origin: Origin | None = None
 
     @property
     def raw(self) -> bytes:
@@ -39,8 +40,10 @@ class Cluster:
 class Sink(Protocol):
     """A file in the making that takes clusters in ascending order of their offsets."""
 
-    def feed(self, cluster: Cluster) -> None:
-        """Writes one cluster."""
+    output: Output
+
+    def feed(self, cluster: Cluster) -> int | None:
+        """Writes one cluster; where in the file it is packed, None where it is not."""
 
 
 def pour(
@@ -61,7 +64,10 @@ def pour(
     for (_, length), clusters in zip(disk.spans(), in_order(packed, disk.spans()), strict=True):
         for cluster in clusters:
             for sink in sinks if cluster.packed else ():
-                sink.feed(cluster)
+                place = sink.feed(cluster)
+                if disk.store and cluster.origin:
+                    packed_as = (cluster.packed, cluster.adler)
+                    disk.store.wrote(compress, cluster.origin, packed_as, sink.output, place)
         ticker.advance(length)
 
 
@@ -74,4 +80,4 @@ def _cluster(disk: Disk, offset: int, compress: Callable[[bytes], bytes]) -> Clu
 
     origin = disk.origin(offset) if disk.store else None
     data, adler = disk.store.get(compress, origin, make) if disk.store and origin else make()
-    return Cluster(disk=disk, offset=offset, packed=data, adler=adler)
+    return Cluster(disk=disk, offset=offset, packed=data, adler=adler, origin=origin)

@@ -50,27 +50,30 @@ class Qcow2Sink:
     def __init__(self, output: Output, size: int, compression: Compression = "zlib") -> None:
         if size > LARGEST:
             raise GoldimgError(f"a disk of {size} bytes is too large for qcow2")
-        self._output, self._size = output, round_up(size, SECTOR)
+        self.output, self._size = output, round_up(size, SECTOR)
         self._is_zstd = compression == "zstd"
         self._l2: dict[int, array[int]] = {}
         self._counts = array("H", [1])  # by host cluster; the first holds the header
         output.skip(CLUSTER)
 
-    def feed(self, cluster: Cluster) -> None:
+    def feed(self, cluster: Cluster) -> int | None:
         """Stores a cluster compressed, or as it is where that is not smaller."""
+        place = None
         if len(cluster.packed) < CLUSTER:
+            place = self.output.position
             entry = self._compressed(cluster.packed)
         else:
             self._align()
-            entry = self._output.position | COPIED
+            entry = self.output.position | COPIED
             self._append(cluster.raw)
         table, index = divmod(cluster.offset // CLUSTER, TABLE_ENTRIES)
         if table not in self._l2:
             self._l2[table] = array("Q", bytes(CLUSTER))
         self._l2[table][index] = entry
+        return place
 
     def _compressed(self, data: bytes) -> int:
-        start = self._output.position
+        start = self.output.position
         # Readers take whole sectors, the first of which holds the first byte.
         extra = (start + len(data) - 1) // SECTOR - start // SECTOR
         self._append(data)
@@ -78,15 +81,15 @@ class Qcow2Sink:
 
     def _append(self, data: bytes) -> None:
         """Writes at the end, and counts one reference to each host cluster that it touches."""
-        first = self._output.position // CLUSTER
-        self._output.write(data)
-        last = (self._output.position - 1) // CLUSTER
+        first = self.output.position // CLUSTER
+        self.output.write(data)
+        last = (self.output.position - 1) // CLUSTER
         self._counts.extend([0] * (last + 1 - len(self._counts)))
         for number in range(first, last + 1):
             self._counts[number] += 1
 
     def _align(self) -> None:
-        self._output.skip(-self._output.position % CLUSTER)
+        self.output.skip(-self.output.position % CLUSTER)
 
     def finish(self) -> None:
         """Writes the tables and the header; the file is complete."""
@@ -104,33 +107,33 @@ class Qcow2Sink:
         )
         if self._is_zstd:
             header += bytes((ZSTD,))
-        self._output.patch(0, header.ljust(length, b"\0"))
+        self.output.patch(0, header.ljust(length, b"\0"))
 
     def _table(self, entries: array[int]) -> int:
         """Writes a table at a cluster border, big-endian, and returns where."""
         self._align()
-        offset = self._output.position
+        offset = self.output.position
         self._append(big_endian(entries))
         return offset
 
     def _refcounts(self) -> tuple[int, int]:
         """Writes the refcount table and its blocks; returns its offset and length in clusters."""
-        used = self._output.position // CLUSTER
+        used = self.output.position // CLUSTER
         blocks = tables = 0
         # The blocks and the table count themselves: grow both until they cover all.
         while blocks * COUNTS < used + blocks + tables or tables * TABLE_ENTRIES < blocks:
             blocks = -(-(used + blocks + tables) // COUNTS)
             tables = max(1, -(-blocks // TABLE_ENTRIES))
-        start = self._output.position
+        start = self.output.position
         counts = self._counts
         counts.extend([0] * (used - len(counts)))
         counts.extend([1] * (tables + blocks))
         counts.extend([0] * (blocks * COUNTS - len(counts)))
         first = start + tables * CLUSTER
         table = array("Q", [first + number * CLUSTER for number in range(blocks)])
-        self._output.write(big_endian(table))
+        self.output.write(big_endian(table))
         self._align()
-        self._output.write(big_endian(counts))
+        self.output.write(big_endian(counts))
         return start, tables
 
 
@@ -162,7 +165,7 @@ def write(
         pour(source, [sink], ticker, compress)
         sink.finish()
         # The header, which comes first, is known last: the hash needs its own pass.
-        digest = sha256_of(made.temporary, Ticker(0, None, runner))
+        digest = sha256_of(made.temporary, Ticker(0, None, runner), is_new=True)
         return made.done(round_up(source.size, SECTOR), digest)
 
 

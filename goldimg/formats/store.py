@@ -1,79 +1,107 @@
 """Compressed clusters that several disks share, each made once.
 
 The layers of a build stand on few bases, and most of a layer is its base; a cluster of a base is
-known by where it is in the base's file, so that nothing has to be hashed to find it again.
+known by where it is in the base's file, so that nothing has to be hashed to find it again. Once it
+is in one artifact, the next one takes it from there: nothing is kept twice.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Protocol
 
-from goldimg.project import free_bytes
-
-LIMIT = 4 << 30  # bytes
-SHARE = 4  # of the free space, at most a quarter
 LOCKS = 64
 Origin = tuple[object, int]  # which file of which state, and where in it
 Packed = tuple[bytes, int]  # a compressed cluster, and the Adler-32 of what it was
+Key = tuple[object, Origin]  # in which way it is compressed, and what
+
+
+class Written(Protocol):
+    """A file in the making, as `stream.Output` is one."""
+
+    settled: int  # bytes from its start that are in the file
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a cluster is, in an artifact that may have no name any more."""
+
+    file: int
+    start: int
+    length: int
+    adler: int
 
 
 class Store:
-    """Keeps compressed clusters for as long as it lives, in one file that has no name.
+    """Remembers compressed clusters for as long as it lives: first themselves, then their places.
 
-    Of two threads that want the same cluster one makes it and the other waits. What does not fit
-    (4 GiB, or a quarter of the free space) is made again each time. Safe for any threads.
+    Of two threads that want the same cluster one makes it and the other waits. Safe for any
+    threads; holds a descriptor for each file that was written, and in memory what is not yet in it.
     """
 
     def __init__(self, *, is_keeping: bool = True) -> None:
         self._is_keeping = is_keeping
-        self._file: int | None = None
-        self._end = self._limit = 0
-        self._index: dict[tuple[object, Origin], tuple[int, int, int]] = {}
+        self._index: dict[Key, Packed | _Place] = {}
+        self._files: dict[int, tuple[Written, int]] = {}  # by id; held, so that none is used again
+        self._coming: dict[int, deque[tuple[Key, _Place]]] = {}
         self._locks = [threading.Lock() for _ in range(LOCKS)]
         self._lock = threading.Lock()
 
-    def open(self, directory: Path) -> None:
-        """Makes the file in `directory`, unless it is there. Nothing of it survives the process."""
-        with self._lock:
-            if self._file is None and self._is_keeping:
-                with tempfile.TemporaryFile(dir=directory) as file:
-                    self._file = os.dup(file.fileno())
-                self._limit = min(LIMIT, free_bytes(directory) // SHARE)
-
     def close(self) -> None:
-        """Forgets everything and gives the space back."""
+        """Forgets everything."""
         with self._lock:
             self._index.clear()
-            if self._file is not None:
-                os.close(self._file)
-            self._file, self._end = None, 0
+            self._coming.clear()
+            for _, file in self._files.values():
+                os.close(file)
+            self._files.clear()
 
     def get(self, kind: object, origin: Origin, make: Callable[[], Packed]) -> Packed:
-        """The cluster of `origin` compressed in the way `kind`, made by `make` unless kept."""
-        if self._file is None:
+        """The cluster of `origin` compressed in the way `kind`, made by `make` unless known."""
+        if not self._is_keeping:
             return make()
         key = (kind, origin)
         with self._locks[hash(key) % LOCKS]:
             found = self._index.get(key)
             if found is None:
-                packed = make()
-                self._keep(key, packed)
-                return packed
-        start, length, adler = found
-        return os.pread(self._file, length, start), adler
+                found = self._index[key] = make()
+        if not isinstance(found, _Place):
+            return found
+        with contextlib.suppress(OSError):
+            data = os.pread(found.file, found.length, found.start)
+            if len(data) == found.length:
+                return data, found.adler
+        return make()
 
-    def _keep(self, key: tuple[object, Origin], packed: Packed) -> None:
-        data, adler = packed
+    def wrote(
+        self, kind: object, origin: Origin, packed: Packed, output: Written, start: int | None
+    ) -> None:
+        """`packed`, which is what `get` gave, is at `start` of `output` now or will be soon.
+
+        None where it is not there at all: it is forgotten, since nothing is kept in memory.
+        """
+        key, (data, adler) = (kind, origin), packed
+        if not self._is_keeping or isinstance(self._index.get(key), _Place):
+            return
+        if start is None:
+            self._index.pop(key, None)
+            return
         with self._lock:
-            start = self._end
-            if self._file is None or start + len(data) > self._limit:
-                return
-            self._end += len(data)
-        with contextlib.suppress(OSError):  # a full disk: it is only a cache
-            if os.pwrite(self._file, data, start) == len(data):
-                self._index[key] = (start, len(data), adler)
+            if id(output) not in self._files:
+                self._files[id(output)] = (output, os.dup(output.fileno()))
+                self._coming[id(output)] = deque()
+            place = _Place(self._files[id(output)][1], start, len(data), adler)
+            coming = self._coming[id(output)]
+            coming.append((key, place))
+            while coming and coming[0][1].start + coming[0][1].length <= output.settled:
+                known, there = coming.popleft()
+                if known in self._index:
+                    self._index[known] = there

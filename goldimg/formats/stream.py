@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from goldimg.formats import Progress, Written
+from goldimg.formats import Progress, Written, direct
 from goldimg.project import writing
 from goldimg.run import Runner
 
 BLOCK = 1 << 20  # bytes handled at once: large enough for the threads, small enough for memory
 _ZEROS = bytes(BLOCK)
-_PENDING = 8  # blocks that wait for the hash
-WRITEBACK = 32 * BLOCK  # bytes after which the disk is put to work
+_PENDING = 8  # pieces of a hole that wait for the hash
+_BUFFERS = 4  # of an output: one is filled while others are written and hashed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -70,16 +73,21 @@ class Output:
     """
 
     def __init__(self, path: Path, *, hashed: bool = True) -> None:
+        direct.keep_memory()
         self.position = 0
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self.settled = 0  # bytes from the start that are in the file
+        self._file = direct.File(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         self._sha = hashlib.sha256() if hashed else None
         self._hash_start = 0
         self._hasher = ThreadPoolExecutor(1, "sha256")
-        self._pending: deque[Future[None]] = deque()
-        self._parts: list[bytes] = []  # the last bytes before `position`, not yet in the file
-        self._waiting = 0
-        self._started = 0  # the kernel is writing what is before this
-        self._starter = ThreadPoolExecutor(1, "writeback")
+        self._writer = ThreadPoolExecutor(1, "write")
+        self._buffer: mmap.mmap | None = None  # takes what is before `position`
+        self._begin = self._end = 0  # of the bytes in it
+        self._spare: list[mmap.mmap] = []
+        self._buffers = 0
+        # What threads are at work on; when they are done, the buffer is spare, and everything
+        # before the position in the file.
+        self._busy: deque[tuple[mmap.mmap | None, int, list[Future[None]]]] = deque()
 
     def __enter__(self) -> Output:
         return self
@@ -89,33 +97,46 @@ class Output:
     ) -> None:
         try:
             if kind is None:
-                self._flush()
-                os.ftruncate(self._file, self.position)
+                self._settle()
+                os.ftruncate(self._file.file, self.position)
         finally:
             self._hasher.shutdown(cancel_futures=kind is not None)
-            self._starter.shutdown(cancel_futures=True)
-            os.close(self._file)
+            self._writer.shutdown(cancel_futures=kind is not None)
+            self._file.close()
+
+    def fileno(self) -> int:
+        """Its descriptor, good for reading what is settled."""
+        return self._file.file
 
     def write(self, data: bytes) -> None:
         """Appends `data`."""
-        self._parts.append(data)
-        self._waiting += len(data)
-        self.position += len(data)
-        if self._waiting >= BLOCK:
-            self._flush()
+        start = 0
+        while start < len(data):
+            if self._buffer is None:
+                self._buffer = self._take()
+                # As far from a page's start in memory as in the file: direct writing wants that.
+                self._begin = self._end = self.position % direct.ALIGNMENT
+            count = min(len(data) - start, direct.BUFFER - self._end)
+            whole = count == len(data)
+            self._buffer[self._end : self._end + count] = (
+                data if whole else data[start : start + count]
+            )
+            self._end += count
+            self.position += count
+            start += count
+            if self._end == direct.BUFFER:
+                self._flush()
 
     def skip(self, count: int) -> None:
         """Appends `count` zero bytes as a hole."""
         self._flush()
         self.position += count
-        sha = self._sha
-        if sha and count:
-
-            def update(number: int) -> None:
-                _hash_zeros(sha, number)
-
+        if sha := self._sha:
             for start in range(0, count, 64 * BLOCK):
-                self._hash(update, min(64 * BLOCK, count - start))
+                length = min(64 * BLOCK, count - start)
+                zeros = self._hasher.submit(_hash_zeros, sha, length)
+                self._busy.append((None, self.settled, [zeros]))
+                self._wait(_PENDING)
 
     def begin_hash(self) -> None:
         """From here on the digest counts."""
@@ -126,49 +147,48 @@ class Output:
         """Overwrites what was written before at `offset`."""
         # A hash cannot go back.
         assert self._sha is None or offset + len(data) <= self._hash_start  # noqa: S101
-        self._flush()
-        self._put(data, offset)
+        self._settle()
+        self._file.put(memoryview(data), offset)
 
     def digest(self) -> bytes:
         """The SHA-256 of everything from the start of the hash on."""
         assert self._sha is not None  # noqa: S101
-        self._flush()
-        while self._pending:
-            self._pending.popleft().result()
+        self._settle()
         return self._sha.digest()
 
     def _flush(self) -> None:
-        """Writes what is waiting, many small pieces at once, and hashes it."""
-        if not self._waiting:
+        """Has what is waiting written and hashed."""
+        if self._buffer is None:
             return
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts, self._waiting = [], 0
-        self._put(data, self.position - len(data))
+        data = memoryview(self._buffer)[self._begin : self._end]
+        futures = [self._writer.submit(self._file.put, data, self.position - len(data))]
         if self._sha:
-            self._hash(self._sha.update, data)
-        if self.position - self._started >= WRITEBACK:
-            self._starter.submit(_start_writing, self._file, self._started, self.position)
-            self._started = self.position
+            futures.append(self._hasher.submit(self._sha.update, data))
+        self._busy.append((self._buffer, self.position, futures))
+        self._buffer = None
 
-    def _put(self, data: bytes, offset: int) -> None:
-        view = memoryview(data)
-        while view:
-            count = os.pwrite(self._file, view, offset)
-            view, offset = view[count:], offset + count
+    def _take(self) -> mmap.mmap:
+        if not self._spare and self._buffers < _BUFFERS:
+            self._buffers += 1
+            return direct.buffer()
+        while not self._spare:
+            self._wait(len(self._busy) - 1)
+        return self._spare.pop()
 
-    def _hash(self, function: Callable[[Item], None], item: Item) -> None:
-        self._pending.append(self._hasher.submit(function, item))
-        if len(self._pending) > _PENDING:
-            self._pending.popleft().result()
+    def _settle(self) -> None:
+        """Everything is in the file, and in the hash."""
+        self._flush()
+        self._wait(0)
 
-
-def _start_writing(file: int, start: int, end: int) -> None:
-    """Has the kernel write the range now, so that the fsync at the end finds little to do.
-
-    What is dirty stays in memory, as posix_fadvise(2) tells, so a second reading is free.
-    """
-    with contextlib.suppress(OSError):
-        os.posix_fadvise(file, start, end - start, os.POSIX_FADV_DONTNEED)
+    def _wait(self, count: int) -> None:
+        """Until the threads have no more than `count` pieces of work."""
+        while len(self._busy) > count:
+            free, end, futures = self._busy.popleft()
+            for future in futures:
+                future.result()
+            self.settled = max(self.settled, end)
+            if free is not None:
+                self._spare.append(free)
 
 
 def _hash_zeros(sha: hashlib._Hash, count: int) -> None:
@@ -214,22 +234,23 @@ def data_ranges(file: int, start: int, end: int) -> Iterator[tuple[int, int]]:
         yield data, position - data
 
 
-def sha256_of(path: Path, ticker: Ticker | None = None) -> bytes:
-    """The SHA-256 of the whole file, holes not read but counted as zeros."""
+def sha256_of(path: Path, ticker: Ticker | None = None, *, is_new: bool = False) -> bytes:
+    """The SHA-256 of the whole file, holes not read but counted as zeros.
+
+    `is_new` where an Output has written it, so that the page cache has nothing of it.
+    """
     sha = hashlib.sha256()
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        size, position = os.fstat(file).st_size, 0
-        for offset, length in data_ranges(file, 0, size):
+    with closing(direct.File(path, os.O_RDONLY)) as opened:
+        read = partial(direct.read_ahead, opened) if is_new else partial(pieces, opened.file)
+        size, position = os.fstat(opened.file).st_size, 0
+        for offset, length in data_ranges(opened.file, 0, size):
             _hash_zeros(sha, offset - position)
             position = offset + length
-            for data in pieces(file, offset, length):
+            for data in read(offset, length):
                 sha.update(data)
                 if ticker:
                     ticker.advance(len(data))
         _hash_zeros(sha, size - position)
-    finally:
-        os.close(file)
     return sha.digest()
 
 

@@ -102,7 +102,7 @@ class VmdkSink:
         hardware: int = 11,
         seed: str = "",
     ) -> None:
-        self._output, self._start = output, output.position
+        self.output, self._start = output, output.position
         self._capacity = capacity_of(size)
         tables = -(-self._capacity // (GRAIN * TABLE_ENTRIES))
         self._directory = array("I", bytes(4 * tables))
@@ -113,9 +113,9 @@ class VmdkSink:
         output.write(front.ljust(OVERHEAD * SECTOR, b"\0"))
 
     def _sector(self) -> int:
-        return (self._output.position - self._start) // SECTOR
+        return (self.output.position - self._start) // SECTOR
 
-    def feed(self, cluster: Cluster) -> None:
+    def feed(self, cluster: Cluster) -> int:
         """Appends one grain."""
         number, index = divmod(cluster.offset // CLUSTER, TABLE_ENTRIES)
         if number != self._number:
@@ -125,7 +125,9 @@ class VmdkSink:
         data = b"".join(
             (ZLIB_HEADER, cluster.packed, cluster.adler.to_bytes(4, "big")),
         )
+        place = self.output.position + GRAIN_MARKER.size + len(ZLIB_HEADER)
         self._padded(GRAIN_MARKER.pack(cluster.offset // SECTOR, len(data)) + data)
+        return place
 
     def _end_table(self) -> None:
         if any(self._table):
@@ -141,14 +143,14 @@ class VmdkSink:
         directory = self._sector()
         self._padded(_little_endian(self._directory))
         self._marker(FOOTER, SECTOR)
-        self._output.write(header(self._capacity, directory))
+        self.output.write(header(self._capacity, directory))
         self._marker(END_OF_STREAM, 0)
 
     def _marker(self, kind: int, size: int) -> None:
         self._padded(MARKER.pack(round_up(size, SECTOR) // SECTOR, 0, kind))
 
     def _padded(self, data: bytes) -> None:
-        self._output.write(data + bytes(-len(data) % SECTOR))
+        self.output.write(data + bytes(-len(data) % SECTOR))
 
 
 def _little_endian(entries: array[int]) -> bytes:
