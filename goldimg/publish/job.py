@@ -17,6 +17,7 @@ from goldimg.publish.transfer import size_words
 from goldimg.run import Runner
 
 T = TypeVar("T")
+FIRST_POLL = 0.2  # seconds: much that a service calls long-running is done at once
 
 
 class Rejected(PublishFailed):
@@ -116,7 +117,7 @@ class Session:
         Each poll is retried as calls are. PublishFailed after `timeout` seconds; `poll` raises for
         a state that no waiting will end.
         """
-        end, pause = self.clock() + timeout, self.policy.first
+        end, pause = self.clock() + timeout, min(FIRST_POLL, self.policy.first)
         while True:
             found = self.call(poll, what=what)
             if found is not None:

@@ -23,10 +23,10 @@ from goldimg.publish.publisher import UNFINISHED
 from goldimg.publish.transfer import Block, blocks_of, send_blocks
 
 MIB = 1 << 20
-PART = 16 * MIB  # bytes; with six workers this bounds the memory
-WORKERS = 6
+PART = 16 * MIB  # bytes, unless there would be too many; the SDK holds each of them twice
+WORKERS = 4
 COMPONENTS = 32  # of one compose call
-LARGEST = COMPONENTS * COMPONENTS * PART
+LARGEST = COMPONENTS * COMPONENTS * 8 * PART
 TIMEOUT = (10.0, 120.0)  # seconds to connect, and between two reads
 PARTS = ".goldimg-parts/"  # where parts stand, under the prefix
 KIND = "object"
@@ -47,6 +47,11 @@ def encoded(digest: google_crc32c.Checksum) -> str:
     return base64.b64encode(digest.digest()).decode()
 
 
+def part_size(size: int) -> int:
+    """Bytes of each part of a file: whole MiB, and so many that two compose calls join them."""
+    return max(PART, -(-size // (COMPONENTS * COMPONENTS * MIB)) * MIB)
+
+
 def send(job: Job, bucket: Bucket, key: str, path: Path, prefix: str, *, is_temporary: bool) -> str:
     """Sends the file to the object `key` and returns its generation.
 
@@ -54,9 +59,11 @@ def send(job: Job, bucket: Bucket, key: str, path: Path, prefix: str, *, is_temp
     PublishFailed where what has arrived has another checksum.
     """
     expected = checksum(path, job)
-    folder = f"{prefix}{PARTS}{job.journal.image[:16]}/"
     size = path.stat().st_size
-    blocks = list(blocks_of([(0, size)], size, PART))
+    step = part_size(size)
+    # Parts of another size, which another release of goldimg may have sent, are none of these.
+    folder = f"{prefix}{PARTS}{job.journal.image[:16]}-{step // MIB}/"
+    blocks = list(blocks_of([(0, size)], size, step))
     meta = {**job.tags, **UNFINISHED}
 
     def put(block: Block, data: bytes) -> str:
