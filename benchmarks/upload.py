@@ -37,7 +37,7 @@ def main() -> None:
         image = given.image or make_image(Path(scratch) / "disk.raw", given.data)
         allocated = image.stat().st_blocks * 512
         print(f"{image.name}: {allocated >> 20} MiB allocated")
-        print(f"{'':36}{'wall':>9}{'sent':>12}{'of alloc.':>11}{'memory':>10}")
+        print(f"{'':50}{'wall':>9}{'sent':>12}{'of alloc.':>11}{'memory':>10}")
         for provider in given.providers:
             module = importlib.import_module(f"uploads.{provider}")
             for row in module.measure(image):
@@ -59,7 +59,7 @@ def make_image(path: Path, data: int) -> Path:
 def line(row: Row, allocated: int) -> str:
     """One row of the table."""
     return (
-        f"{row.provider:10} {row.what:24} {row.seconds:7.1f} s {row.sent / MIB:7.0f} MiB"
+        f"{row.provider:10} {row.what:38} {row.seconds:7.1f} s {row.sent / MIB:7.0f} MiB"
         f" {row.sent / allocated:10.3f} {row.rss / MIB:6.0f} MiB"
     )
 

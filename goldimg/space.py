@@ -68,12 +68,11 @@ def _latest(site: Site, os_name: str, provider: str) -> dict[str, Any]:
 def space_taken(base: Path | None, layer: Path, artifacts: Iterable[Path]) -> Mapping[str, int]:
     """What a manifest says of a build's space, in MiB.
 
-    A conversion has the layer, the flattened disk (no larger than base and layer together) and the
-    artifacts at once.
+    A conversion reads base and layer where they are, so it has the layer and the artifacts at once.
     """
     under, over = _allocated(base) if base else 0, _allocated(layer)
     made = sum(_allocated(path) for path in artifacts)
-    return {"base": under >> 20, "layer": (2 * over + under + made) >> 20}
+    return {"base": under >> 20, "layer": (over + made) >> 20}
 
 
 def _allocated(path: Path) -> int:

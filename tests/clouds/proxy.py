@@ -58,12 +58,16 @@ class Fault:
 
 @dataclass(kw_only=True)
 class Proxy:
-    """A running proxy: `url` to talk to, `log` of the requests (method, path, status, sent)."""
+    """A running proxy: `url` to talk to, `log` of the requests (method, path, status, sent).
+
+    `rate`: bytes a second that one connection may send, as far networks have it; 0: any.
+    """
 
     url: str
     port: int
     faults: list[Fault] = field(default_factory=list)
     log: list[tuple[str, str, int, int]] = field(default_factory=list)
+    rate: int = 0
 
     def fail(self, method: str, path: str, **how: object) -> Fault:
         """From now on requests that match fail so."""
@@ -187,6 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             if not part:
                 raise ConnectionError("the client went away")
             left -= len(part)
+            if self.proxy.rate:
+                time.sleep(len(part) / self.proxy.rate)
             yield part
 
     def _connect(self) -> http.client.HTTPConnection:

@@ -23,7 +23,7 @@ from goldimg.publish.publisher import UNFINISHED
 from goldimg.publish.transfer import Block, blocks_of, send_blocks
 
 MIB = 1 << 20
-PART = 16 * MIB  # bytes, unless there would be too many; the SDK holds each of them twice
+PART = 9 * MIB  # bytes, unless there would be too many: up to 8 the SDK copies them once more
 WORKERS = 4
 COMPONENTS = 32  # of one compose call
 LARGEST = COMPONENTS * COMPONENTS * 8 * PART
