@@ -22,7 +22,7 @@ from goldimg.native import build_native, check_free
 from goldimg.orphans import reap_orphans, sweep
 from goldimg.packer.monitor import FAILURE
 from goldimg.plan import Install
-from goldimg.project import Site, locked, make_directory
+from goldimg.project import Site, in_use_lock, locked, make_directory, waiting_lock
 from goldimg.providers import Provider
 from goldimg.run import Runner
 from goldimg.running import run_name
@@ -40,6 +40,7 @@ from goldimg.session import (
 from goldimg.space import check_space, space_taken
 from goldimg.stages import base_in_use, install_base, is_base, provision_layer
 from goldimg.timeline import events_path
+from goldimg.trust.seal import provenance_path, seal, seal_version
 
 __all__ = ["Outcome", "Request", "build"]
 
@@ -64,6 +65,7 @@ def build(
             directory = site.artifact_dir(request.version, settings.name, name)
             what = f"{settings.name} {request.version} for {name}"
             stack.enter_context(locked(lock_path(site, directory), what=what))
+        stack.enter_context(waiting_lock(in_use_lock(site), runner.check_cancelled, shared=True))
         clear_leftovers(site, events)
         session = stack.enter_context(open_session(site, settings, request, host, runner, events))
         return run_session(session)
@@ -106,8 +108,19 @@ def run_session(session: Session) -> list[Outcome]:
         is_cancelled=session.shop.runner.cancel.is_set,
     )
     if not session.shop.runner.cancel.is_set():
-        list_images(session.shop)
+        _seal_the_rest(session, [name for name, it in statuses.items() if it == "current"])
     return [_outcome(session, name, statuses[name], ended) for name in sorted(providers)]
+
+
+def _seal_the_rest(session: Session, current: Sequence[str]) -> None:
+    """Lists what is finished, and signs the list; and images that a killed build left unsealed."""
+    for name in current:
+        finished = read_finished(session.directory(name))
+        if finished and session.signer and not provenance_path(finished).exists():
+            seal(finished.directory, session.signer)
+    list_images(session.shop)
+    on_wait = session.shop.runner.check_cancelled
+    seal_version(session.site, session.request.version, session.signer, on_wait=on_wait)
 
 
 def check_packages(session: Session, wanted: Sequence[str]) -> None:
@@ -192,6 +205,7 @@ def _box_task(session: Session, provider: Provider) -> Task:
         with _told(session, provider.name, is_last=True):
             session.events.emit(provider.name, "phase", "converting", phase="converting")
             written = add_boxes(session.shop, provider, session.directory(provider.name))
+            seal(session.directory(provider.name), session.signer)
             _tell_made(session, provider, written)
 
     return Task(name=provider.name, run=run)
@@ -235,6 +249,7 @@ def make_layer(session: Session, install: Install, provider: Provider) -> None:
     described = {**manifest(session, install, provider, seconds), "space_mib": dict(space)}
     finish(directory, directory / ".staging", written, described)
     (directory / FAILURE).unlink(missing_ok=True)
+    seal(directory, session.signer)
     layer.disk.unlink(missing_ok=True)
     _tell_made(session, provider, written)
 

@@ -18,6 +18,8 @@ PACKAGES = {
     "zstd": "zstd",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
+    "git": "git",
+    "gpg": "gpg",
     "openssl": "openssl",
     "guestfish": "libguestfs-tools",
     "shellcheck": "shellcheck",

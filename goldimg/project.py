@@ -217,6 +217,11 @@ def waiting_lock(
         yield
 
 
+def in_use_lock(site: Site) -> Path:
+    """The lock that builds hold shared while they use the cache, and `prune` holds alone."""
+    return site.cache / "in-use.lock"
+
+
 def free_bytes(path: Path) -> int:
     """Free space of the file system that holds `path` or its nearest existing parent."""
     while not path.exists():

@@ -33,6 +33,8 @@ from goldimg.providers import Provider
 from goldimg.run import Runner, has_program
 from goldimg.shop import Made, Shop
 from goldimg.timeline import usual_seconds
+from goldimg.trust.facts import build_facts, kickstart_sha256
+from goldimg.trust.signer import Signer, site_signer
 
 TOOLS = ("packer", "qemu-img", "ansible-playbook", "ksvalidator", "ssh")
 
@@ -80,6 +82,8 @@ class Session:
     shop: Shop
     iso: Iso
     tools: Mapping[str, str]
+    facts: Mapping[str, object] = field(default_factory=dict)
+    signer: Signer | None = None
     layer_keys: dict[str, str] = field(default_factory=dict)
     base_keys: dict[str, str] = field(default_factory=dict)
     bases: dict[str, Made] = field(default_factory=dict)
@@ -136,6 +140,10 @@ def open_session(
     packer_key, vagrant_key = ensure_keys(site.keys, runner)
     if settings.root_pass:
         runner.redact.add(settings.root_pass.get_secret_value())
+    facts = build_facts(site, settings, runner)
+    signer = site_signer(site, settings.site.sign, runner)
+    if signer:
+        signer.probe()
     recipe = make_recipe(
         site,
         settings,
@@ -186,6 +194,8 @@ def open_session(
             shop=shop,
             iso=iso,
             tools=tools,
+            facts=facts,
+            signer=signer,
         )
 
 
@@ -314,9 +324,14 @@ def manifest(
                 "packages": session.iso.package_count,
             },
             "kickstart": digest_files([("kickstart", install.kickstart.encode())]),
+            "kickstart_sha256": kickstart_sha256(install.kickstart),
             "playbooks": playbooks,
+            "templates": session.facts.get("templates", {}),
             "disk_mib": session.recipe.plan.disk_mib,
         },
+        "parameters": session.facts.get("parameters", {}),
+        "repository": session.facts.get("repository"),
+        "started": session.facts.get("started"),
         "tools": dict(session.tools),
         "seconds": {
             "base": dict(base.seconds) if base else {},

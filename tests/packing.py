@@ -220,7 +220,9 @@ class PackingSite:
     def described(self, provider: str, version: str = "1.0.0") -> dict[str, object]:
         """The manifest, without what differs between two builds of the same."""
         manifest = json.loads((self.directory(provider, version) / "manifest.json").read_text())
-        return {key: it for key, it in manifest.items() if key not in ("built", "seconds")}
+        return {
+            key: it for key, it in manifest.items() if key not in ("built", "seconds", "started")
+        }
 
     def end(self) -> None:
         """Ends whatever a failed test has left running here."""

@@ -22,6 +22,7 @@ from goldimg.cli.publish import (
 )
 from goldimg.cli.serve import serve_command
 from goldimg.cli.site import doctor_command, init_command, keys_command
+from goldimg.cli.trust import prune_command, sign_command
 from goldimg.cli.watch import logs_command, watch_command
 from goldimg.errors import GoldimgError, Interrupted
 
@@ -54,7 +55,9 @@ for command in (
     build_command,
     plan_command,
     verify_command,
+    sign_command,
     catalog_command,
+    prune_command,
     upload_command,
     published_command,
     unpublish_command,
