@@ -108,7 +108,7 @@ def sums_text(sums: Mapping[str, str]) -> str:
 def read_sums(path: Path) -> dict[str, str]:
     """Digests by name, as a SHA256SUMS file lists them."""
     sums = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         digest, _, name = line.partition("  ")
         sums[name.strip()] = digest
     return sums
@@ -240,13 +240,15 @@ def version_sums(directory: Path) -> dict[str, str]:
     """
     sums = {}
     for manifest in directory.glob(f"*/*/{MANIFEST}"):
+        place = manifest.parent.relative_to(directory)
         try:
             finished = read_finished(manifest.parent)
-        except VerificationFailed:
-            continue
-        for file in finished.files if finished else []:
-            path = manifest.parent / str(file["file"])
-            sums[path.relative_to(directory).as_posix()] = str(file["sha256"])
+            found = (
+                {str(it["file"]): str(it["sha256"]) for it in finished.files} if finished else {}
+            )
+        except (VerificationFailed, KeyError, TypeError, AttributeError):
+            continue  # damaged, or edited by hand
+        sums |= {(place / name).as_posix(): sha256 for name, sha256 in found.items()}
     return sums
 
 

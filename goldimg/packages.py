@@ -87,6 +87,7 @@ TEST_PACKAGES = [
     "docker-registry",
     "docker.io",
     "fdisk",
+    "gpg",
     "grub-common",
     "libcap2-bin",
     "iproute2",
