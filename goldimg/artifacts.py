@@ -238,7 +238,7 @@ def version_sums(directory: Path) -> dict[str, str]:
 
     They are those of the manifests, taken while the files were written; nothing is read again.
     """
-    sums = {}
+    sums: dict[str, str] = {}
     for manifest in directory.glob(f"*/*/{MANIFEST}"):
         place = manifest.parent.relative_to(directory)
         try:
