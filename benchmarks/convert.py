@@ -414,6 +414,8 @@ def main() -> None:
         return
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     wanted = set(arguments.only or [*(job.what for job in ORIGINAL), "qcow2 zstd", "all"])
+    if arguments.skip_original:
+        wanted.discard("box")  # it is made around the original's VMDK, as VirtualBox leaves one
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
     with tempfile.TemporaryDirectory(prefix="goldimg-convert-", dir="/var/tmp") as name:
         work = Path(name)

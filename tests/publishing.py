@@ -208,20 +208,27 @@ def _write(shop: Shop, staging: Path, *, mib: int, seed: int, firmware: str) -> 
     with raw.open("r+b") as stream:
         stream.truncate(size * MIB)
     try:
-        with Disk(raw) as disk:
-            job = Conversion(
-                os_name=OS,
-                version=shop.version,
-                disk=disk,
-                target=staging,
-                cpus=1,
-                memory_mib=1024,
-                seed=f"{shop.provider}{seed}",
-                guest=None,
-                firmware="efi" if firmware == "efi" else "bios",
-                runner=Runner(),
-                progress=lambda _done, _total: None,
-            )
-            return provider.convert(job)
+        return convert(shop, staging, raw, seed=f"{shop.provider}{seed}", firmware=firmware)
     finally:
         raw.unlink()
+
+
+def convert(
+    shop: Shop, staging: Path, raw: Path, *, seed: str, firmware: str = "bios"
+) -> list[Written]:
+    """The provider's own files around the disk in `raw`."""
+    with Disk(raw) as disk:
+        job = Conversion(
+            os_name=OS,
+            version=shop.version,
+            disk=disk,
+            target=staging,
+            cpus=1,
+            memory_mib=1024,
+            seed=seed,
+            guest=None,
+            firmware="efi" if firmware == "efi" else "bios",
+            runner=Runner(),
+            progress=lambda _done, _total: None,
+        )
+        return all_providers()[shop.provider].convert(job)

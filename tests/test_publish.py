@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from goldimg.catalog.version import sort_key
 from goldimg.config.publish.common import Section
 from goldimg.errors import PublishFailed, UsageError
 from goldimg.formats.source import Disk
-from goldimg.publish.image import newest, version_key
+from goldimg.publish.image import newest
 from goldimg.publish.job import Job, Meter, Rejected, Session
 from goldimg.publish.journal import Journal, Resource
 from goldimg.publish.publisher import Call, Orphan, Preview, Publication, Publisher
@@ -406,7 +407,7 @@ def test_the_meter_tells_rate_and_time_left() -> None:
 
 def test_versions_are_counted_as_people_do(tmp_path: Path) -> None:
     names = ["1.10.0", "1.9.0", "1.10.0-rc1", "1.10.1", "0.1"]
-    assert sorted(names, key=version_key) == ["0.1", "1.9.0", "1.10.0-rc1", "1.10.0", "1.10.1"]
+    assert sorted(names, key=sort_key) == ["0.1", "1.9.0", "1.10.0-rc1", "1.10.0", "1.10.1"]
     for version in ("1.9.0", "1.10.0"):
         shop = make_shop(tmp_path / "site", "openstack", version=version, mib=4)
     assert newest(shop.site, "Debian-12", "openstack") == "1.10.0"

@@ -29,13 +29,18 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Google]:
         yield found
 
 
+MADE: list[GcpPublisher] = []  # by the test that runs
+
+
 @pytest.fixture
-def google(services: Google, monkeypatch: pytest.MonkeyPatch) -> Google:
+def google(services: Google, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
     services.clear()
     for name, value in services.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sending, "PART", MIB)  # several parts of a small file
-    return services
+    yield services
+    while MADE:
+        MADE.pop().close()
 
 
 @pytest.fixture
@@ -47,6 +52,7 @@ def publisher(google: Google, **options: Any) -> tuple[GcpPublisher, Told]:
     local, told = session("gcp")
     made = GcpPublisher(GcpPublish(**{**google.variables, **options}), local)
     local.is_transient = made.is_transient
+    MADE.append(made)
     return made, told
 
 

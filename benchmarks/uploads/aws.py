@@ -21,14 +21,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from goldimg.artifacts import finish  # noqa: E402
 from goldimg.formats.source import Disk  # noqa: E402
-from goldimg.layout import lay_out  # noqa: E402
-from goldimg.providers import Conversion, all_providers  # noqa: E402
-from goldimg.run import Runner  # noqa: E402
 from tests.clouds.aws import REGION, Cloud, running  # noqa: E402
 from tests.publishing import GOLDIMG, OS, Shop  # noqa: E402
-from uploads import Peak, Row  # noqa: E402
+from uploads import Row, make_site, timed  # noqa: E402
 
 BUCKET = "benchmark"
 PUT = "ebs:PutSnapshotBlock"
@@ -45,7 +41,10 @@ def measure(image: Path) -> list[Row]:
         subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True)
         with Disk(raw) as disk:
             allocated = disk.allocated
-        shop = make_site(Path(scratch) / "site", raw)
+        site_yml = (
+            f"publish:\n  aws:\n    regions: [{REGION}]\n    bucket: {BUCKET}\n    poll: 0.2\n"
+        )
+        shop = make_site(Path(scratch) / "site", "aws", raw, site_yml)
         ova = shop.image().file("ova").path
         with running(Path(scratch) / "aws") as cloud:
             rows = [
@@ -59,41 +58,12 @@ def measure(image: Path) -> list[Row]:
     return rows
 
 
-def make_site(root: Path, raw: Path) -> Shop:
-    """A site with the artifact of the disk."""
-    lay_out(root)
-    (root / "templates/site.yml").write_text(
-        f"publish:\n  aws:\n    regions: [{REGION}]\n    bucket: {BUCKET}\n    poll: 0.2\n"
-    )
-    shop = Shop(root=root, provider="aws", version="1.0.0")
-    staging = shop.directory / ".staging"
-    staging.mkdir(parents=True)
-    with Disk(raw) as disk:
-        job = Conversion(
-            os_name=OS, version="1.0.0", disk=disk, target=staging, cpus=1, memory_mib=1024,
-            seed="benchmark", guest=None, runner=Runner(), progress=lambda _done, _total: None,
-        )  # fmt: skip
-        written = all_providers()["aws"].convert(job)
-    finish(shop.directory, staging, written, {"os": OS, "version": "1.0.0", "provider": "aws",
-                                              "firmware": "bios"})  # fmt: skip
-    return shop
-
-
 def emptied(cloud: Cloud) -> None:
     """An account with nothing but a bucket and the role of VM Import."""
     cloud.reset()
     where = {"LocationConstraint": REGION}
     cloud.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=where)
     cloud.client("iam").create_role(RoleName="vmimport", AssumeRolePolicyDocument="{}")
-
-
-def run(cloud: Cloud, argv: Sequence[str | Path], cwd: Path) -> tuple[float, int, int]:
-    """(seconds, bytes of resident memory, exit code) of a process."""
-    started = time.monotonic()
-    process = subprocess.Popen(argv, cwd=cwd, env={**os.environ, **cloud.environment})
-    peak = Peak(process.pid)
-    code = process.wait()
-    return time.monotonic() - started, peak.bytes, code
 
 
 def sent(cloud: Cloud) -> int:
@@ -104,15 +74,15 @@ def sent(cloud: Cloud) -> int:
 def plain(cloud: Cloud, what: str, file: Path) -> Row:
     """The SDK's own upload of a file."""
     emptied(cloud)
-    seconds, rss, code = run(cloud, [sys.executable, "-c", PLAIN, file, BUCKET], file.parent)
-    assert code == 0
+    seconds, rss = timed(
+        [sys.executable, "-c", PLAIN, file, BUCKET], file.parent, cloud.environment
+    )
     return Row(provider="aws", what=what, seconds=seconds, sent=sent(cloud), rss=rss)
 
 
 def publish(cloud: Cloud, shop: Shop, words: Sequence[str]) -> tuple[float, int]:
     argv: list[str | Path] = [GOLDIMG, "-q", "upload", "aws", "-O", OS, *words]
-    seconds, rss, code = run(cloud, argv, shop.root)
-    assert code == 0
+    seconds, rss = timed(argv, shop.root, cloud.environment)
     return seconds, rss
 
 

@@ -24,15 +24,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:] = [it for it in sys.path if Path(it or ".").resolve() != Path(__file__).parent]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from goldimg.artifacts import finish  # noqa: E402
 from goldimg.formats.source import Disk  # noqa: E402
-from goldimg.layout import lay_out  # noqa: E402
-from goldimg.providers import Conversion, all_providers  # noqa: E402
-from goldimg.run import Runner  # noqa: E402
 from tests.clouds.azure import Cloud, running  # noqa: E402
 from tests.clouds.azurite import ACCOUNT, KEY  # noqa: E402
 from tests.publishing import GOLDIMG, OS, Shop  # noqa: E402
-from uploads import Row  # noqa: E402
+from uploads import Row, make_site, timed  # noqa: E402
 
 PLAIN = """\
 import sys
@@ -49,7 +45,11 @@ def measure(image: Path) -> list[Row]:
         raw = Path(scratch) / "disk.raw"
         subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True)
         with running(Path(scratch), is_fronted=False, in_memory=False) as cloud:
-            shop = make_site(Path(scratch) / "site", raw, cloud)
+            site_yml = (
+                f"publish:\n  azure:\n    cloud: {cloud.manager.url}\n    group: images\n"
+                f"    regions: [westeurope]\n    storage_account: {ACCOUNT}\n"
+            )
+            shop = make_site(Path(scratch) / "site", "azure", raw, site_yml)
             raw.unlink()
             vhd = shop.image().file("vhd").path
             with Disk(vhd) as disk:
@@ -63,42 +63,10 @@ def measure(image: Path) -> list[Row]:
     return rows
 
 
-def make_site(root: Path, raw: Path, cloud: Cloud) -> Shop:
-    """A site with the VHD of the disk."""
-    lay_out(root)
-    (root / "templates/site.yml").write_text(
-        f"publish:\n  azure:\n    cloud: {cloud.manager.url}\n    group: images\n"
-        f"    regions: [westeurope]\n    storage_account: {ACCOUNT}\n"
-    )
-    shop = Shop(root=root, provider="azure", version="1.0.0")
-    staging = shop.directory / ".staging"
-    staging.mkdir(parents=True)
-    with Disk(raw) as disk:
-        job = Conversion(
-            os_name=OS, version="1.0.0", disk=disk, target=staging, cpus=1, memory_mib=1024,
-            seed="benchmark", guest=None, runner=Runner(), progress=lambda _done, _total: None,
-        )  # fmt: skip
-        written = all_providers()["azure"].convert(job)
-    finish(shop.directory, staging, written, {"os": OS, "version": "1.0.0", "provider": "azure",
-                                              "firmware": "bios"})  # fmt: skip
-    return shop
-
-
 def emptied(cloud: Cloud) -> None:
     """A group with a storage account and an empty container."""
     cloud.reset()
     cloud.furnish()
-
-
-def run(cloud: Cloud, argv: Sequence[str | Path], cwd: Path) -> tuple[float, int]:
-    """(seconds, bytes of resident memory) of a process that ends well."""
-    started = time.monotonic()
-    env = {**os.environ, **cloud.environment}
-    process = subprocess.Popen(argv, cwd=cwd, env=env, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, argv
-    return time.monotonic() - started, usage.ru_maxrss << 10
 
 
 def arrived(cloud: Cloud, name: str) -> int:
@@ -114,7 +82,7 @@ def plain(cloud: Cloud, vhd: Path) -> Row:
         f"DefaultEndpointsProtocol=https;AccountName={ACCOUNT};AccountKey={KEY};"
         f"BlobEndpoint={cloud.direct}/{ACCOUNT}"
     )
-    seconds, rss = run(cloud, [sys.executable, "-c", PLAIN, vhd, text], vhd.parent)
+    seconds, rss = timed([sys.executable, "-c", PLAIN, vhd, text], vhd.parent, cloud.environment)
     sent = arrived(cloud, "plain.vhd")
     return Row(provider="azure", what="upload_blob(PageBlob)", seconds=seconds, sent=sent, rss=rss)
 
@@ -127,7 +95,7 @@ def ours(cloud: Cloud, shop: Shop, what: str, words: Sequence[str]) -> Row:
     """An upload by the command line, its checks, proofs and the import included."""
     emptied(cloud)
     argv: list[str | Path] = [GOLDIMG, "-q", "upload", "azure", "-O", OS, *words]
-    seconds, rss = run(cloud, argv, shop.root)
+    seconds, rss = timed(argv, shop.root, cloud.environment)
     sent = arrived(cloud, blob_of(shop))
     return Row(provider="azure", what=what, seconds=seconds, sent=sent, rss=rss)
 
@@ -143,7 +111,7 @@ def resumed(cloud: Cloud, shop: Shop, allocated: int) -> Row:
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = arrived(cloud, blob_of(shop))
-    seconds, rss = run(cloud, argv, shop.root)
+    seconds, rss = timed(argv, shop.root, cloud.environment)
     sent = arrived(cloud, blob_of(shop)) - before
     what = "goldimg, resumed after a kill at 90 %"
     return Row(provider="azure", what=what, seconds=seconds, sent=sent, rss=rss)

@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from goldimg.layout import lay_out  # noqa: E402
 from tests.clouds.docker import dockerd, registry  # noqa: E402
 from tests.clouds.proxy import Proxy, proxied  # noqa: E402
 from tests.publishing import GOLDIMG, OS, Shop  # noqa: E402
-from uploads import Row  # noqa: E402
+from uploads import Row, timed  # noqa: E402
 
 PLAIN = """\
 import docker, sys
@@ -62,7 +61,7 @@ def measure(image: Path) -> list[Row]:
         proxies = (to_engine, to_registry)
 
         def run(what: str, argv: Sequence[str | Path]) -> Row:
-            return timed(proxies, what, argv, shop.root)
+            return measured(proxies, what, argv, shop.root)
 
         return [
             run("import_image", [*python, PLAIN, artifact]),
@@ -107,22 +106,13 @@ def make_site(root: Path, content: Path, host: str) -> Shop:
     return shop
 
 
-def timed(proxies: Sequence[Proxy], what: str, argv: Sequence[str | Path], cwd: Path) -> Row:
+def measured(proxies: Sequence[Proxy], what: str, argv: Sequence[str | Path], cwd: Path) -> Row:
     """One process, from its start to its end."""
     for proxy in proxies:
         proxy.heal()
-    started = time.monotonic()
-    process = subprocess.Popen(argv, cwd=cwd)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, what
-    return Row(
-        provider="docker",
-        what=what,
-        seconds=time.monotonic() - started,
-        sent=sum(proxy.sent("P[A-Z]+", ".") for proxy in proxies),
-        rss=usage.ru_maxrss << 10,
-    )
+    seconds, rss = timed(argv, cwd)
+    sent = sum(proxy.sent("P[A-Z]+", ".") for proxy in proxies)
+    return Row(provider="docker", what=what, seconds=seconds, sent=sent, rss=rss)
 
 
 if __name__ == "__main__":

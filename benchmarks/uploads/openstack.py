@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,15 +21,10 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from goldimg.artifacts import finish  # noqa: E402
-from goldimg.formats.source import Disk  # noqa: E402
-from goldimg.layout import lay_out  # noqa: E402
-from goldimg.providers import Conversion, all_providers  # noqa: E402
-from goldimg.run import Runner  # noqa: E402
 from tests.clouds.openstack import glance  # noqa: E402
 from tests.clouds.proxy import Proxy, proxied  # noqa: E402
-from tests.publishing import GOLDIMG, OS, Shop  # noqa: E402
-from uploads import Peak, Row  # noqa: E402
+from tests.publishing import GOLDIMG, OS  # noqa: E402
+from uploads import Row, make_site, timed  # noqa: E402
 
 TOKEN = "user:benchmark:member"  # noqa: S105 - of a Glance that takes any
 PLAIN = """\
@@ -53,7 +47,9 @@ def measure(image: Path) -> list[Row]:
     with tempfile.TemporaryDirectory(dir=image.parent) as scratch:
         raw = Path(scratch) / "disk.raw"
         subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True)
-        shop = make_site(Path(scratch) / "site", raw)
+        shop = make_site(
+            Path(scratch) / "site", "openstack", raw, "publish:\n  openstack:\n    cloud: lab\n"
+        )
         raw.unlink()
         artifact = shop.image().file("qcow2").path
         with (
@@ -73,7 +69,7 @@ def measure(image: Path) -> list[Row]:
                 "1.0.0",
             ]
             rows = [
-                timed(
+                measured(
                     proxy,
                     "create_image",
                     [sys.executable, "-c", PLAIN, artifact, proxy.url, TOKEN],
@@ -81,28 +77,10 @@ def measure(image: Path) -> list[Row]:
                 )
             ]
             for via in ("upload", "import"):
-                rows.append(timed(proxy, f"goldimg, {via}", [*upload, "--via", via], shop.root))
-                rows.append(timed(proxy, "goldimg, again", [*upload, "--via", via], shop.root))
+                rows.append(measured(proxy, f"goldimg, {via}", [*upload, "--via", via], shop.root))
+                rows.append(measured(proxy, "goldimg, again", [*upload, "--via", via], shop.root))
                 subprocess.run([*take_back, "--yes"], cwd=shop.root, check=True)
     return rows
-
-
-def make_site(root: Path, raw: Path) -> Shop:
-    """A site with the artifact of the disk."""
-    lay_out(root)
-    (root / "templates/site.yml").write_text("publish:\n  openstack:\n    cloud: lab\n")
-    shop = Shop(root=root, provider="openstack", version="1.0.0")
-    staging = shop.directory / ".staging"
-    staging.mkdir(parents=True)
-    with Disk(raw) as disk:
-        job = Conversion(
-            os_name=OS, version="1.0.0", disk=disk, target=staging, cpus=1, memory_mib=1024,
-            seed="benchmark", guest=None, runner=Runner(), progress=lambda _done, _total: None,
-        )  # fmt: skip
-        written = all_providers()["openstack"].convert(job)
-    about = {"os": OS, "version": "1.0.0", "provider": "openstack", "firmware": "bios"}
-    finish(shop.directory, staging, written, about)
-    return shop
 
 
 def write_clouds(directory: Path, proxy: Proxy) -> None:
@@ -112,20 +90,12 @@ def write_clouds(directory: Path, proxy: Proxy) -> None:
     os.environ["OS_CLIENT_CONFIG_FILE"] = str(directory / "clouds.yaml")
 
 
-def timed(proxy: Proxy, what: str, argv: Sequence[str | Path], cwd: Path) -> Row:
+def measured(proxy: Proxy, what: str, argv: Sequence[str | Path], cwd: Path) -> Row:
     """One process, from its start to its end."""
     proxy.heal()
-    started = time.monotonic()
-    process = subprocess.Popen(argv, cwd=cwd)
-    peak = Peak(process.pid)
-    assert process.wait() == 0, what
-    return Row(
-        provider="openstack",
-        what=what,
-        seconds=time.monotonic() - started,
-        sent=proxy.sent("PUT", DATA),
-        rss=peak.bytes,
-    )
+    seconds, rss = timed(argv, cwd)
+    sent = proxy.sent("PUT", DATA)
+    return Row(provider="openstack", what=what, seconds=seconds, sent=sent, rss=rss)
 
 
 if __name__ == "__main__":

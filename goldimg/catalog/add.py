@@ -1,7 +1,7 @@
 """Adds a box to this user's Vagrant, by python-vagrant.
 
-https://pypi.org/project/python-vagrant/: box_add gives Vagrant a name and an address. Vagrant takes
-a catalog's address with the catalog's own name only, and then keeps the address, so that
+https://github.com/pycontribs/python-vagrant: box_add gives Vagrant a name and an address. Vagrant
+takes a catalog's address with the catalog's own name only, and then keeps the address, so that
 `vagrant box outdated` and `box update` ask it.
 """
 

@@ -222,7 +222,8 @@ class KickstartServer:
     def _serve(self) -> None:
         # Not server.run(): nothing but an exception in this thread would end it.
         while not self._stop.is_set():
-            wasyncore.loop(timeout=1.0, map=self._map, count=1)
+            # select(2), its default, ends where a process has more than 1024 files open
+            wasyncore.loop(use_poll=True, timeout=1.0, map=self._map, count=1)
 
     def _refused(self, error: OSError) -> GoldimgError:
         where = f"{self.host}:{self.port}"

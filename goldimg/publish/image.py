@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from goldimg.artifacts import MANIFEST, Finished, read_finished
+from goldimg.catalog.version import sort_key
 from goldimg.config.models import Settings
 from goldimg.errors import PublishFailed, UsageError
 from goldimg.project import Site, artifact_name
@@ -151,11 +151,4 @@ def versions(site: Site, os_name: str, provider: str) -> list[str]:
         for path in site.artifacts.iterdir()
         if (path / os_name / provider / MANIFEST).exists()
     ]
-    return sorted(found, key=version_key)
-
-
-def version_key(version: str) -> list[tuple[int, int, str]]:
-    """Sorts versions as people count them: 1.9 before 1.10, 1.10.rc1 before 1.10."""
-    parts = [part for part in re.split(r"[.\-+_]|(?<=\d)(?=[A-Za-z])", version) if part]
-    key = [(1, int(part), "") if part.isdecimal() else (-1, 0, part) for part in parts]
-    return [*key, (0, 0, "")]
+    return sorted(sorted(found), key=sort_key)

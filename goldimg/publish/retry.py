@@ -10,10 +10,9 @@ from typing import TypeVar
 
 import tenacity
 
-T = TypeVar("T")
+from goldimg.iso.download import PASSING as PASSING  # what a later attempt may overcome
 
-# What a later attempt may overcome (https://www.rfc-editor.org/rfc/rfc9110#section-15).
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)

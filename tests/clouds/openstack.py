@@ -59,12 +59,13 @@ paste.filter_factory = fakeauth:factory
 """
 # Keystone reads the command line of whatever runs it.
 SERVE = """\
-import importlib, socket, sys
+import importlib, os, socket, sys
 import waitress
 
 module, descriptor = sys.argv[1:]
 sys.argv = ["serve"]
-listening = socket.socket(fileno=int(descriptor))
+# a low number: the caller may have more files open than select(2) can name
+listening = socket.socket(fileno=os.dup(int(descriptor)))
 application = importlib.import_module(module).application
 waitress.serve(application, sockets=[listening], threads=8)
 """

@@ -46,7 +46,7 @@ fact sysctl sysctl kernel.panic net.ipv4.tcp_rfc1337 net.ipv4.conf.all.rp_filter
 fact sshd sshd -T
 fact timesync cat /etc/systemd/timesyncd.conf.d/90-goldimg.conf
 fact fstab cat /etc/fstab
-fact mark cat /etc/goldimg-mark /etc/goldimg-script
+fact mark awk 1 /etc/goldimg-mark /etc/goldimg-script
 fact rebooted cat /etc/goldimg-rebooted
 fact waagent cat /etc/waagent.conf
 fact users getent passwd tester vagrant

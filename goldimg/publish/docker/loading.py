@@ -8,11 +8,11 @@ from typing import Any
 
 from docker import errors
 
+from goldimg.catalog.version import compare
 from goldimg.publish.docker import content as contents
 from goldimg.publish.docker.archive import Archive
 from goldimg.publish.docker.content import Content
 from goldimg.publish.docker.engine import Engine, Refused, names_of
-from goldimg.publish.image import version_key
 from goldimg.publish.job import Job, Rejected, brief
 from goldimg.publish.journal import Resource
 
@@ -119,4 +119,4 @@ def version_of(inspected: Mapping[str, Any] | None) -> str:
 
 def is_newer(there: str, ours: str) -> bool:
     """Whether the version `there` is higher than ours."""
-    return bool(there) and version_key(there) > version_key(ours)
+    return bool(there) and compare(there, ours) > 0

@@ -335,6 +335,12 @@ class GcpPublisher(Publisher[GcpPublish]):
 
         return session.call(ask, what="objects.list")
 
+    def close(self) -> None:
+        """Ends the connections of the clients that were made."""
+        for client in ("_storage", "_images"):
+            if client in self.__dict__:
+                getattr(self, client).close()
+
     def is_transient(self, error: BaseException) -> bool:
         return is_transient(error)
 

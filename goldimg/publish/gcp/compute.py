@@ -31,6 +31,12 @@ class Images:
         self._images = compute_v1.ImagesClient(**given)
         self._operations = compute_v1.GlobalOperationsClient(**given)
 
+    def close(self) -> None:
+        """Ends the connections."""
+        for client in (self._images, self._operations):
+            transport: Any = client.transport
+            transport.close()
+
     def get(self, session: Session, name: str) -> compute_v1.Image | None:
         """The image, or None where there is none."""
 

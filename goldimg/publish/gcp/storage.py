@@ -16,10 +16,11 @@ import google_crc32c
 from google.cloud.storage import Blob, Bucket
 
 from goldimg.errors import PublishFailed
+from goldimg.formats.source import Disk
 from goldimg.publish.job import Job
 from goldimg.publish.journal import Resource
 from goldimg.publish.publisher import UNFINISHED
-from goldimg.publish.transfer import Block, send_blocks
+from goldimg.publish.transfer import Block, blocks_of, send_blocks
 
 MIB = 1 << 20
 PART = 16 * MIB  # bytes; with six workers this bounds the memory
@@ -29,22 +30,6 @@ LARGEST = COMPONENTS * COMPONENTS * PART
 TIMEOUT = (10.0, 120.0)  # seconds to connect, and between two reads
 PARTS = ".goldimg-parts/"  # where parts stand, under the prefix
 KIND = "object"
-
-
-class Plain:
-    """A file as a Source."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
-        self.size = path.stat().st_size
-
-    def pread(self, offset: int, length: int) -> bytes:
-        import os
-
-        return os.pread(self._file.fileno(), length, offset)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def checksum(path: Path, job: Job) -> str:
@@ -70,12 +55,8 @@ def send(job: Job, bucket: Bucket, key: str, path: Path, prefix: str, *, is_temp
     """
     expected = checksum(path, job)
     folder = f"{prefix}{PARTS}{job.journal.image[:16]}/"
-    source = Plain(path)
-    count = -(-source.size // PART)
-    blocks = [
-        Block(index=at, offset=at * PART, size=min(PART, source.size - at * PART))
-        for at in range(count)
-    ]
+    size = path.stat().st_size
+    blocks = list(blocks_of([(0, size)], size, PART))
     meta = {**job.tags, **UNFINISHED}
 
     def put(block: Block, data: bytes) -> str:
@@ -101,13 +82,11 @@ def send(job: Job, bucket: Bucket, key: str, path: Path, prefix: str, *, is_temp
         )
         if resource not in job.journal.created:
             job.journal.add(resource)
-    try:
+    with Disk(path) as source:  # which reads any file as such
         send_blocks(job, source, blocks, put, name=folder, workers=WORKERS)
-    finally:
-        source.close()
     job.created(KIND, key, str(bucket.name), is_resumable=True, is_temporary=is_temporary)
     blob = _compose(job, bucket, key, names, folder, meta)
-    if blob.crc32c != expected or blob.size != source.size:
+    if blob.crc32c != expected or blob.size != size:
         job.journal.forget_blocks(folder)
         raise PublishFailed(
             f"gcp: {key} did not arrive whole",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from goldimg.catalog.version import sort_key
 from goldimg.config.publish.openstack import OpenstackPublish
 from goldimg.errors import Interrupted, PublishFailed
-from goldimg.publish.image import version_key
 from goldimg.publish.job import Job, brief
 from goldimg.publish.openstack import properties
 from goldimg.publish.openstack.errors import explained
@@ -127,14 +127,14 @@ class Settling:
     def _older(self) -> list[Json]:
         wanted = {"goldimg-os": self.job.image.os_name}
         found = self.job.call(lambda: self.glance.images(**wanted), what="image-list")
-        ours = version_key(self.job.image.version)
+        ours = sort_key(self.job.image.version)
         return [
             it
             for it in found
             if it["status"] == "active"
             and STATE not in it
             and not it["os_hidden"]
-            and version_key(str(it.get("goldimg-version", ""))) < ours
+            and sort_key(str(it.get("goldimg-version", ""))) < ours
         ]
 
     def _hide(self, id_: str) -> None:
