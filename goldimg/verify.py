@@ -9,6 +9,7 @@ from pathlib import Path
 from goldimg.artifacts import MANIFEST, SUMS, Finished, read_finished, read_sums, version_sums
 from goldimg.errors import UsageError, VerificationFailed
 from goldimg.formats.stream import Ticker, sha256_of
+from goldimg.inventory.describe import check_description, is_description
 from goldimg.project import Site
 from goldimg.providers import Provider, all_providers
 from goldimg.run import Runner
@@ -107,7 +108,9 @@ def _verify(path: Path, expected: str | None, provider: Provider | None, runner:
             if found != expected:
                 why = f"its sha256 is {found}, not {expected}"
                 raise VerificationFailed(f"{path} has changed", why=why)
-        if provider:
+        if is_description(path):
+            check_description(path)
+        elif provider:
             provider.check(path)
     except VerificationFailed as error:
         return Checked(path=path, error=error)
