@@ -80,9 +80,8 @@ def _tested(manifest: Mapping[str, Any]) -> bool | None:
 def one_version(site: Site, os_name: str, version: str, provider: str | None) -> list[Finding]:
     """The images of a version, or that of a provider; UsageError names what there is instead."""
     every = find_images(site)
-    found = [it for it in every if (it.os, it.version) == (os_name, version)]
-    if provider:
-        found = [it for it in found if it.provider == provider]
+    of_version = [it for it in every if (it.os, it.version) == (os_name, version)]
+    found = [it for it in of_version if provider in (None, it.provider)]
     if not found:
         wanted = f"{os_name} {version}" + (f" for {provider}" if provider else "")
         there = dict.fromkeys(f"{it.version}/{it.provider}" for it in every if it.os == os_name)
