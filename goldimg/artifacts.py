@@ -19,6 +19,7 @@ from typing import Literal
 from goldimg.errors import VerificationFailed
 from goldimg.formats import Written
 from goldimg.project import Site, artifact_name, make_directory, waiting_lock, write_text
+from goldimg.tested import TESTS
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
@@ -26,7 +27,7 @@ UNFINISHED = ".unfinished"  # there while finished names are being replaced
 STAGING = ".staging"
 MANIFEST_SCHEMA = 1
 PUBLICATIONS = "publications"  # of the manifest; goldimg.publish.records writes them
-ADDED_LATER = (PUBLICATIONS, "tests")  # of the manifest: the rest is never changed
+ADDED_LATER = (PUBLICATIONS, TESTS)  # of the manifest: the rest is never changed
 PROVENANCE = ".provenance.json"  # <stem>.provenance.json: goldimg.trust.seal writes it
 SIGNATURES = {"ssh": ".sig", "gpg": ".asc", "cosign": ".bundle"}  # <signed file>.sig
 

@@ -37,6 +37,7 @@ from goldimg.session import (
     manifest,
     open_session,
 )
+from goldimg.shop import drop_disk
 from goldimg.space import check_space, space_taken
 from goldimg.stages import base_in_use, install_base, is_base, provision_layer
 from goldimg.timeline import events_path
@@ -90,7 +91,7 @@ def run_session(session: Session) -> list[Outcome]:
     wanted = [name for name, status in statuses.items() if status not in ("current", "unboxed")]
     for name in (name for name in statuses if name not in wanted):
         tidy(session.directory(name))
-        (session.shop.layers / f"{session.layer_keys[name]}.qcow2").unlink(missing_ok=True)
+        drop_disk(session.shop.layers / f"{session.layer_keys[name]}.qcow2")
     check_space(session.site, session.recipe.plan, wanted)
     check_packages(session, wanted)
     groups = [
@@ -242,7 +243,7 @@ def make_layer(session: Session, install: Install, provider: Provider) -> None:
         layer = provision_layer(session.shop, provider, base, key, log)
     session.events.emit(provider.name, "phase", "converting", phase="converting")
     began = time.monotonic()
-    written = convert_layer(session.shop, provider, layer.disk, key, directory)
+    written = convert_layer(session.shop, provider, layer, key, directory)
     seconds = {**layer.seconds, "converting and hashing": round(time.monotonic() - began, 1)}
     base_disk = None if install.is_native else session.bases[install.name].disk
     space = space_taken(base_disk, layer.disk, [file.path for file in written])
@@ -250,7 +251,7 @@ def make_layer(session: Session, install: Install, provider: Provider) -> None:
     finish(directory, directory / ".staging", written, described)
     (directory / FAILURE).unlink(missing_ok=True)
     seal(directory, session.signer)
-    layer.disk.unlink(missing_ok=True)
+    drop_disk(layer.disk)
     _tell_made(session, provider, written)
 
 

@@ -45,11 +45,12 @@ def playbook_run(
     password_hash: str = "",
     serves: tuple[str, ...] = (),
     has_additions_iso: bool = False,
+    inventory: Path | None = None,
 ) -> Ansible:
     """The playbooks' `stage` (base, layer or all) as Packer runs it.
 
     The variables are in a file of mode 0600 in `work`, for as long as the run takes. The site's
-    additions run in layers only.
+    additions run in layers only. The image's inventory is written to `inventory`.
     """
     settings = shop.settings
     variables: dict[str, Any] = {
@@ -69,6 +70,7 @@ def playbook_run(
         "goldimg_timezone": settings.site.timezone,
         "goldimg_updates": settings.site.updates,
         "goldimg_guest_additions": "iso" if has_additions_iso else "none",
+        "goldimg_inventory": str(inventory or ""),
     }
     extra = extra_variables(settings.site.extra_vars, stage)
     if stage != "base" and (additions := find_additions(shop.site, provider)):

@@ -25,12 +25,12 @@ from goldimg.artifacts import (
     write_version_sums,
 )
 from goldimg.catalog.local import base_url_of, update
+from goldimg.catalog.version import sort_key
 from goldimg.config.models import SiteFile
 from goldimg.config.settings import list_oses, load_settings
 from goldimg.errors import GoldimgError
 from goldimg.orphans import working_in
 from goldimg.project import Site, in_use_lock, locked, write_text
-from goldimg.publish.image import version_key
 from goldimg.run import Runner
 from goldimg.session import lock_path
 from goldimg.stages import discard_base, is_base
@@ -81,7 +81,7 @@ def _old_images(
     old, kept, notes = [], [], []
     for (os_name, provider), found in sorted(groups.items()):
         is_meant = (not oses or os_name in oses) and (not providers or provider in providers)
-        found.sort(key=lambda path: version_key(path.parents[1].name), reverse=True)
+        found.sort(key=lambda path: sort_key(path.parents[1].name), reverse=True)
         for number, directory in enumerate(found):
             finished, reason = _reason_to_keep(directory)
             is_old = is_meant and number >= keep

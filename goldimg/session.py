@@ -31,7 +31,7 @@ from goldimg.playbook import prepare_additions
 from goldimg.project import Site
 from goldimg.providers import Provider
 from goldimg.run import Runner, has_program
-from goldimg.shop import Made, Shop
+from goldimg.shop import Made, Shop, drop_disk
 from goldimg.timeline import usual_seconds
 from goldimg.trust.facts import build_facts, kickstart_sha256
 from goldimg.trust.signer import Signer, site_signer
@@ -292,7 +292,7 @@ def decide(session: Session) -> dict[str, Status]:
         )
     if request.force and not request.keep_layers:
         for key in session.layer_keys.values():
-            (session.shop.layers / f"{key}.qcow2").unlink(missing_ok=True)
+            drop_disk(session.shop.layers / f"{key}.qcow2")
     return found
 
 

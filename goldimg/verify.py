@@ -9,6 +9,7 @@ from pathlib import Path
 from goldimg.artifacts import MANIFEST, SUMS, Finished, read_finished, read_sums, version_sums
 from goldimg.errors import UsageError, VerificationFailed
 from goldimg.formats.stream import Ticker, sha256_of
+from goldimg.inventory.describe import check_description, is_description
 from goldimg.project import Site
 from goldimg.providers import Provider, all_providers
 from goldimg.run import Runner
@@ -17,8 +18,6 @@ from goldimg.trust.seal import has_signature, is_signature
 from goldimg.trust.verifier import Verifier
 
 __all__ = ["SUMS", "Checked", "verify_directory", "verify_path", "verify_site", "version_fault"]
-
-LISTS = (".json", ".json.gz")  # package lists and the like: they have a sum and no format of ours
 
 
 def verify_site(
@@ -122,8 +121,6 @@ def _verify_file(path: Path, verifier: Verifier) -> Iterator[Checked]:
 def _verify(path: Path, expected: str | None, provider: Provider | None, runner: Runner) -> Checked:
     if not path.exists():
         return Checked(path=path, error=VerificationFailed(f"{path} is missing"))
-    if path.name.endswith(LISTS):
-        provider = None
     try:
         _check_file(path, expected, provider, runner)
     except VerificationFailed as error:
@@ -143,7 +140,9 @@ def _check_file(
         hashing = pool.submit(sha256_of, path, Ticker(0, None, runner)) if expected else None
         fault: Exception | None = None
         try:
-            if provider:
+            if is_description(path):
+                check_description(path)
+            elif provider:
                 provider.check(path)
         except Exception as error:
             fault = error

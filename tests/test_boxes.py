@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from goldimg.inventory.describe import EXTENSIONS
 from tests.packing import OS, PackingSite
 from tests.support import needs
 
@@ -38,7 +39,11 @@ def catalog(packing: PackingSite, key: str = "") -> dict[str, str]:
 
 
 def test_a_build_lists_what_it_made(built: PackingSite) -> None:
-    assert sums(built) == [
+    listed = sums(built)
+    described = [f"{OS}/{name}/{OS}-1.0.0_{name}." for name in ("aws", "gcp", "virtualbox")]
+    descriptions = [it + kind for it in described for kind in EXTENSIONS]
+    assert set(descriptions) <= set(listed)
+    assert [it for it in listed if it not in descriptions] == [
         f"{OS}/aws/{OS}-1.0.0_aws.ova",
         f"{OS}/gcp/{OS}-1.0.0_gcp.tar.gz",
         f"{OS}/virtualbox/{OS}-1.0.0_virtualbox.box",
@@ -64,7 +69,7 @@ def test_boxes_are_made_of_images_that_are_finished(built: PackingSite) -> None:
     assert catalog(built).keys() == {"libvirt", "virtualbox"}
     assert catalog(built, "_aws").keys() == {"virtualbox"}
     assert catalog(built, "_gcp").keys() == {"libvirt"}
-    assert len(sums(built)) == 7
+    assert len(sums(built)) == 7 + 3 * len(EXTENSIONS)
     verified = built.goldimg("verify", "-O", OS)
     assert verified.returncode == 0, verified.stderr
     assert verified.stdout.count(".box: OK") == 4

@@ -12,6 +12,7 @@ from goldimg import __version__
 from goldimg.cli.build import build_command, plan_command
 from goldimg.cli.catalog import catalog_command, verify_command
 from goldimg.cli.host import host_group
+from goldimg.cli.images import diff_command, list_command, show_command
 from goldimg.cli.kickstart import kickstart_group
 from goldimg.cli.os import os_group
 from goldimg.cli.publish import (
@@ -54,6 +55,9 @@ def cli(
 for command in (
     build_command,
     plan_command,
+    list_command,
+    show_command,
+    diff_command,
     verify_command,
     sign_command,
     catalog_command,

@@ -105,6 +105,7 @@ class Provider(ABC):
     firmwares: ClassVar[tuple[str, ...]] = ("bios", "efi")  # that its machines can start by
     takes_guest_additions: ClassVar[bool] = False  # those of VirtualBox, where the site wants them
     is_long: ClassVar[bool] = False  # its layer takes longest, so it is started first
+    ships_files: ClassVar[bool] = False  # its first artifact is a tar archive of the files
     is_for_vagrant: ClassVar[bool] = False  # its boxes are for everyday use, not for debugging
     boxed_as: ClassVar[str] = ""  # which name the box made by --boxes has; "": there is none
     source: ClassVar[str] = ""  # the extension of the artifact that such a box is made of

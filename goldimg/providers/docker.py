@@ -21,6 +21,7 @@ class Docker(Provider):
     title = "Docker"
     extensions = ("tar.gz",)
     boxed_as, source = "docker", "tar.gz"
+    ships_files = True
     is_long = True  # it removes a kernel, a boot loader and an init system
 
     def tools(self, site: SiteFile) -> Sequence[str]:
