@@ -12,74 +12,51 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
+from google.protobuf import json_format
+from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+from in_toto_attestation.v1 import statement_pb2
+from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
+from in_toto_attestation.v1.statement import Statement
 
-from goldimg.artifacts import MANIFEST, SUMS, write_version_sums
+from goldimg.artifacts import (
+    MANIFEST,
+    SUMS,
+    write_version_sums,
+)
 from goldimg.config.sign import Sign
+from goldimg.inventory.describe import CYCLONEDX, EXTENSIONS, SPDX
 from goldimg.keys import ensure_signing_key
 from goldimg.run import Runner
 from goldimg.trust.facts import repository
+from goldimg.trust.seal import LOGS
 from goldimg.trust.signer import CosignSigner, GpgSigner
+from goldimg.trust.statement import statement, text_of
 from goldimg.trust.verifier import Trusted, verifying
 from goldimg.verify import verify_path
 from tests.shelf import GOLDIMG, OS, Shelf
 from tests.support import needs
+from tests.test_inventory import GUEST, describe_in, valid_cyclonedx, valid_spdx
 
-# The shape that https://slsa.dev/spec/v1.0/provenance and in-toto's statement v1 prescribe.
-DIGEST = {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}}
-RESOURCE = {
-    "type": "object",
-    "anyOf": [{"required": ["digest"]}, {"required": ["uri"]}],
-    "properties": {"name": {"type": "string"}, "digest": DIGEST, "uri": {"type": "string"}},
-}
-VERSIONS = {"type": "object", "additionalProperties": {"type": "string"}}
-RESOURCES = {"type": "array", "items": RESOURCE}
-SCHEMA = {
-    "required": ["_type", "subject", "predicateType", "predicate"],
-    "additionalProperties": False,
-    "properties": {
-        "_type": {"const": "https://in-toto.io/Statement/v1"},
-        "predicateType": {"const": "https://slsa.dev/provenance/v1"},
-        "subject": {
-            "type": "array",
-            "minItems": 1,
-            "items": {"required": ["name", "digest"], "properties": {"digest": DIGEST}},
-        },
-        "predicate": {
-            "required": ["buildDefinition", "runDetails"],
-            "additionalProperties": False,
-            "properties": {
-                "buildDefinition": {
-                    "required": ["buildType", "externalParameters"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "buildType": {"type": "string", "pattern": "^[a-z]+:"},
-                        "externalParameters": {"type": "object"},
-                        "internalParameters": {"type": "object"},
-                        "resolvedDependencies": RESOURCES,
-                    },
-                },
-                "runDetails": {
-                    "required": ["builder"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "builder": {"required": ["id"], "properties": {"version": VERSIONS}},
-                        "metadata": {
-                            "additionalProperties": False,
-                            "properties": {
-                                "invocationId": {"type": "string"},
-                                "startedOn": {"type": "string"},
-                                "finishedOn": {"type": "string"},
-                            },
-                        },
-                        "byproducts": RESOURCES,
-                    },
-                },
-            },
-        },
-    },
-}
+REQUIRED = ("buildType", "externalParameters")  # https://slsa.dev/spec/v1.0/provenance
+
+
+def valid_provenance(text: str) -> None:
+    """Holds a provenance to in-toto's own protocol buffers of statement v1 and SLSA provenance v1.
+
+    There is no JSON schema of either that is published by who makes them.
+    https://github.com/in-toto/attestation/tree/main/protos
+    """
+    statement = json_format.Parse(text, statement_pb2.Statement())  # an unknown member is an error
+    Statement.copy_from_pb(statement).validate()
+    predicate = json_format.MessageToDict(statement.predicate)
+    made = json_format.ParseDict(predicate, provenance_pb2.Provenance())
+    assert all(predicate["buildDefinition"][name] for name in REQUIRED)
+    assert made.run_details.builder.id.startswith("urn:")
+    definition, details = made.build_definition, made.run_details
+    for resource in (*definition.resolved_dependencies, *details.byproducts):
+        ResourceDescriptor.copy_from_pb(resource).validate()
+        assert resource.digest or resource.uri
 
 
 @pytest.fixture
@@ -87,7 +64,10 @@ def shelf(tmp_path: Path) -> Shelf:
     needs("ssh-keygen")
     shelf = Shelf(tmp_path / "site")
     for provider in ("gcp", "virtualbox"):
-        (shelf.finish(provider) / "build.log").write_text("what was said\n" * 20)
+        directory = shelf.finish(provider)
+        describe_in(directory, GUEST, "1.0.0")
+        for name in LOGS:
+            (directory / name).write_text("what was said\n" * 20)
     write_version_sums(shelf.site, "1.0.0")
     done = shelf.goldimg("sign")
     assert done.returncode == 0, done.stderr
@@ -118,13 +98,45 @@ def provenance(directory: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_provenance_is_an_in_toto_statement_of_the_artifacts(shelf: Shelf) -> None:
-    made = provenance(shelf.directory("virtualbox"))
-    jsonschema.validate(made, SCHEMA)
-    sums = (shelf.directory("virtualbox") / SUMS).read_text().split()
-    assert {it["digest"]["sha256"]: it["name"] for it in made["subject"]} == dict(
-        zip(sums[::2], sums[1::2], strict=True)
-    )
+def test_the_provenance_is_an_in_toto_statement_of_all_that_came_out(shelf: Shelf) -> None:
+    directory = shelf.directory("virtualbox")
+    valid_provenance(next(directory.glob("*.provenance.json")).read_text())
+    made = provenance(directory)
+    sums = (directory / SUMS).read_text().split()
+    subjects = [(it["digest"]["sha256"], it["name"]) for it in made["subject"]]
+    assert sorted(subjects) == sorted(zip(sums[::2], sums[1::2], strict=True))
+    assert {f"{OS}-1.0.0_virtualbox.{it}" for it in EXTENSIONS} <= {name for _, name in subjects}
+    byproducts = [it["name"] for it in made["predicate"]["runDetails"]["byproducts"]]
+    assert sorted(byproducts) == sorted([MANIFEST, *LOGS])
+
+
+def test_every_document_of_an_image_is_what_its_standard_says(shelf: Shelf, tmp_path: Path) -> None:
+    for directory in (shelf.directory("gcp"), shelf.directory("virtualbox")):
+        (bom,), (sbom,) = (list(directory.glob(f"*.{it}")) for it in (CYCLONEDX, SPDX))
+        valid_cyclonedx(bom.read_text())
+        valid_spdx(sbom.read_text(), tmp_path)
+        (path,) = directory.glob("*.provenance.json")
+        valid_provenance(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ('"startedOn"', '"startedAt"'),
+        ('"byproducts"', '"byProducts "'),
+        ("https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"),
+        ('"buildType": "urn', '"buildType": 7, "x": "urn'),
+        ('"subject": [', '"subject": [], "subjects": ['),
+    ],
+)
+def test_the_validator_of_provenance_would_find_a_fault(right: str, wrong: str) -> None:
+    known = {"os": OS, "started": "2026-01-01T00:00:00+00:00",
+             "artifacts": [{"file": "a.ova", "sha256": "0" * 64}]}  # fmt: skip
+    text = text_of(statement(known, {"build.log": "0" * 64}))
+    valid_provenance(text)
+    assert text.count(right) == 1
+    with pytest.raises((json_format.ParseError, ValueError, AssertionError)):
+        valid_provenance(text.replace(right, wrong))
 
 
 def test_a_copy_is_verified_with_nothing_but_the_public_key(
@@ -165,13 +177,21 @@ def test_a_copy_is_verified_with_nothing_but_the_public_key(
     assert faults(version, allowed) == []
 
 
+SEED = 8
+
+
 def test_each_of_100_random_changes_of_a_byte_is_found(copied: tuple[Path, Path]) -> None:
     version, key = copied
     files = sorted(path for path in version.rglob("*") if path.is_file())
-    assert {path.suffix for path in files} >= {".sig", ".json", ".log", ".box", ".gz", ""}
-    chance = random.Random(8)  # noqa: S311 - a test's
-    for _ in range(100):
-        path = chance.choice(files)
+    directory = version / OS / "gcp"
+    stem = f"{OS}-1.0.0_gcp"
+    signed = [SUMS, MANIFEST, f"{stem}.provenance.json", f"{stem}.cdx.json", f"{stem}.spdx.json"]
+    names = [*signed, *(f"{name}.sig" for name in signed), *LOGS]
+    names += [f"{stem}.inventory.json.gz", f"{stem}.tar.gz"]
+    assert sorted(path.name for path in directory.iterdir()) == sorted(names)
+    chance = random.Random(SEED)  # noqa: S311 - a test's
+    # every file once, and then any
+    for path in [*files, *chance.choices(files, k=100 - len(files))]:
         data = bytearray(path.read_bytes())
         at, bit = chance.randrange(len(data)), 1 << chance.randrange(8)
         data[at] ^= bit
@@ -180,7 +200,7 @@ def test_each_of_100_random_changes_of_a_byte_is_found(copied: tuple[Path, Path]
         where = path.parent if path.parent != version else path
         if path.parent == version and path.suffix == ".sig":
             where = path.with_suffix("")
-        assert faults(where, key), f"{path}, byte {at}, bit {bit}"
+        assert faults(where, key), f"seed {SEED}: {path}, byte {at}, bit {bit:#04x}"
         data[at] ^= bit
         path.write_bytes(data)
     assert faults(version, key) == []
