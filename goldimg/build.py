@@ -41,7 +41,7 @@ from goldimg.shop import drop_disk
 from goldimg.space import check_space, space_taken
 from goldimg.stages import base_in_use, install_base, is_base, provision_layer
 from goldimg.timeline import events_path
-from goldimg.trust.seal import provenance_path, seal, seal_version
+from goldimg.trust.seal import is_sealed, seal, seal_version
 
 __all__ = ["Outcome", "Request", "build"]
 
@@ -117,7 +117,7 @@ def _seal_the_rest(session: Session, current: Sequence[str]) -> None:
     """Lists what is finished, and signs the list; and images that a killed build left unsealed."""
     for name in current:
         finished = read_finished(session.directory(name))
-        if finished and session.signer and not provenance_path(finished).exists():
+        if finished and not is_sealed(finished, session.signer):
             seal(finished.directory, session.signer)
     list_images(session.shop)
     on_wait = session.shop.runner.check_cancelled

@@ -12,7 +12,7 @@ import pytest
 from goldimg.inventory.describe import EXTENSIONS
 from tests.packing import OS, PackingSite
 from tests.support import needs
-from tests.test_trust import valid_provenance
+from tests.test_trust import check_provenance
 
 PROVIDERS = ("--only", "aws,gcp,virtualbox")
 
@@ -54,19 +54,6 @@ def test_a_build_lists_what_it_made(built: PackingSite) -> None:
     (box,) = [it for it in manifest["artifacts"] if it["file"].endswith(".box")]
     assert catalog(built) == {"virtualbox": box["sha256"]}
     assert built.leftovers() == []
-
-
-def check_provenance(directory: Path) -> None:
-    """It names every file of the image once, boxes and descriptions too; and it is signed."""
-    (path,) = directory.glob("*.provenance.json")
-    valid_provenance(path.read_text())
-    made = json.loads(path.read_text())
-    named = [(it["digest"]["sha256"], it["name"]) for it in made["subject"]]
-    listed = [line.split("  ") for line in (directory / "SHA256SUMS").read_text().splitlines()]
-    assert sorted(named) == sorted((digest, name) for digest, name in listed)
-    others = {it["name"] for it in made["predicate"]["runDetails"]["byproducts"]}
-    assert others.isdisjoint(name for _, name in named)
-    assert path.with_name(f"{path.name}.sig").exists()
 
 
 def test_boxes_are_made_of_images_that_are_finished(built: PackingSite) -> None:

@@ -18,6 +18,7 @@ from goldimg.layout import lay_out
 from goldimg.providers import all_providers
 from tests.images.inspect import GROWN_BYTES, Image, in_container, inspect_all
 from tests.support import needs
+from tests.test_trust import check_documents
 from tests.verified import RECORD, load, note
 
 pytestmark = pytest.mark.real
@@ -162,7 +163,7 @@ def built(site: RealSite) -> RealSite:
     return site
 
 
-def test_every_artifact_is_there_and_checks(built: RealSite) -> None:
+def test_every_artifact_is_there_and_checks(built: RealSite, tmp_path: Path) -> None:
     for provider in BUILT:
         directory = built.directory(provider)
         subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=directory, check=True)
@@ -175,10 +176,15 @@ def test_every_artifact_is_there_and_checks(built: RealSite) -> None:
         assert not [name for name in names if name.endswith(".part") or name == ".staging"]
     verified = built.goldimg("verify", "-O", "Debian-12", "--only", ",".join(BUILT))
     assert verified.returncode == 0, verified.stderr
-    files = [line for line in verified.stdout.splitlines() if "/Debian-12/" in line]
+    lines = [line for line in verified.stdout.splitlines() if "/Debian-12/" in line]
+    files = [line for line in lines if line.endswith(": OK")]
     # virtualbox has two; each has what describes it
     assert len(files) == len(BUILT) * (1 + len(EXTENSIONS)) + 1
-    assert all(line.endswith(": OK") for line in files)
+    # sums, provenance, manifest and two bills of materials of each
+    assert len([line for line in lines if ": OK (signed by " in line]) == len(BUILT) * 5
+    assert len(lines) == len(files) + len(BUILT) * 5
+    for provider in BUILT:
+        check_documents(built.directory(provider), tmp_path)
 
 
 def test_one_install_served_all_that_share_a_kickstart(built: RealSite) -> None:

@@ -83,9 +83,8 @@ def seal(directory: Path, signer: Signer | None, *, force: bool = False) -> list
         return [] if path.exists() else [_write_provenance(finished)]
     own = Trusted.of(signer.public_key(), "the site's key")
     with verifying([own], signer.runner) as verifier:
-        is_sealed = path.exists() and has_signature(path)
         written = []
-        if is_sealed and not force:
+        if path.exists() and has_signature(path) and not force:
             verifier.check(path)
             check_lasting(finished, json.loads(path.read_text(encoding="utf-8")))
         else:
@@ -96,6 +95,12 @@ def seal(directory: Path, signer: Signer | None, *, force: bool = False) -> list
             if not _is_valid(verifier, document, may_change=document.name == MANIFEST):
                 written.append(signer.write(document))
         return written
+
+
+def is_sealed(finished: Finished, signer: Signer | None) -> bool:
+    """Whether all that `seal` would write is there; a build may have been killed before it was."""
+    is_whole = signer is None or all(map(has_signature, documents(finished)))
+    return is_whole and provenance_path(finished).exists()
 
 
 def has_signature(path: Path) -> bool:
