@@ -19,7 +19,7 @@ from goldimg.host import Host
 from goldimg.iso.reach import check_repositories
 from goldimg.listing import list_images
 from goldimg.native import build_native, check_free
-from goldimg.orphans import reap_orphans, sweep
+from goldimg.orphans import reap_orphans, sweep, sweep_trial
 from goldimg.packer.monitor import FAILURE
 from goldimg.plan import Install
 from goldimg.project import Site, in_use_lock, locked, make_directory, waiting_lock
@@ -76,6 +76,7 @@ def clear_leftovers(site: Site, events: Bus) -> None:
     """Ends and removes what builds have left that were killed, by whomever."""
     orphans = reap_orphans()
     swept = sweep(site.cache / "bases") + sweep(site.cache / "layers")
+    sweep_trial(site)
     if orphans or swept:
         text = (
             f"removed what a killed build had left: {len(orphans)} running processes, "

@@ -11,6 +11,7 @@ from pathlib import Path
 from goldimg.artifacts import STAGING, add_files, read_finished
 from goldimg.boxing import disk_in
 from goldimg.config.models import Settings
+from goldimg.epoch import source_date
 from goldimg.errors import BuildFailed
 from goldimg.formats import Written
 from goldimg.formats.chain import opened
@@ -31,7 +32,13 @@ def convert_layer(
     for left in shop.layers.glob(f".{disk.stem}.*.raw"):
         left.unlink(missing_ok=True)  # of a build that was killed here
     with _removed_unless_whole(staging), _opened(shop, disk) as raw:
-        job = Conversion(disk=raw, seed=key, **_described(shop, provider, staging))
+        newest = source_date()
+        job = Conversion(
+            disk=raw,
+            seed=key,
+            newest=layer.since if newest is None else newest,
+            **_described(shop, provider, staging),
+        )
         written = provider.convert(job)
         if shop.settings.site.boxes:
             boxing = Boxing(

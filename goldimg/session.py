@@ -13,6 +13,7 @@ from typing import Literal
 from goldimg.artifacts import Status, status_of
 from goldimg.config.models import Settings
 from goldimg.cpu import check_cpu
+from goldimg.epoch import source_date
 from goldimg.errors import BuildFailed, MissingTool
 from goldimg.events import Bus
 from goldimg.formats.store import Store
@@ -137,6 +138,7 @@ def open_session(
     events: Bus,
 ) -> Iterator[Session]:
     """Keys, plan, kickstart server and ISO: everything before the first VM."""
+    source_date()  # raises for one that nobody can read, before a VM starts
     packer_key, vagrant_key = ensure_keys(site.keys, runner)
     if settings.root_pass:
         runner.redact.add(settings.root_pass.get_secret_value())

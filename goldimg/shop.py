@@ -73,7 +73,7 @@ class Shop:
 
     @property
     def layers(self) -> Path:
-        return self.site.cache / "layers"
+        return self.site.layers
 
     def boot_command(self) -> str:
         """What is typed at the boot menu; the kickstart's URL is a variable of Packer's."""
@@ -90,12 +90,14 @@ class Made:
     """A disk that a step made or found, and how long each phase of making it took, where known.
 
     `state`: the guest that was running from it, to go on from. `inventory`: what is in it.
+    `since`: when the base below it was installed, in seconds since 1970.
     """
 
     disk: Path
     seconds: Mapping[str, float]
     state: Path | None = None
     inventory: Path | None = None
+    since: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,10 +181,17 @@ def keep_inventory(work: Path, disk: Path) -> None:
         found.rename(final)
 
 
-def found_disk(disk: Path, seconds: Mapping[str, float] = MappingProxyType({})) -> Made:
-    """A provisioned disk as it stands in the cache."""
+def found_disk(
+    disk: Path, seconds: Mapping[str, float] = MappingProxyType({}), *, base: Path | None = None
+) -> Made:
+    """A provisioned disk as it stands in the cache; `base` is the disk that it is over."""
     inventory = inventory_of(disk)
-    return Made(disk=disk, seconds=seconds, inventory=inventory if inventory.exists() else None)
+    return Made(
+        disk=disk,
+        seconds=seconds,
+        inventory=inventory if inventory.exists() else None,
+        since=int(base.stat().st_mtime) if base else None,
+    )
 
 
 def drop_disk(disk: Path) -> None:

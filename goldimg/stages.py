@@ -201,7 +201,7 @@ def provision_layer(shop: Shop, provider: Provider, base: Made, key: str, log: P
     final = shop.layers / f"{key}.qcow2"
     if is_over(final, base.disk):
         shop.events.emit(provider.name, "note", "provisioned disk found in the cache")
-        return found_disk(final)
+        return found_disk(final, base=base.disk)
     work = shop.layers / f"{key}.work"
     claim(work)
     log.write_text("", encoding="utf-8")
@@ -216,7 +216,7 @@ def provision_layer(shop: Shop, provider: Provider, base: Made, key: str, log: P
         forget(work)
         keep_logs(work, log.parent)
     shutil.rmtree(work, ignore_errors=True)
-    return found_disk(final, story.seconds())
+    return found_disk(final, story.seconds(), base=base.disk)
 
 
 def _run_layer(

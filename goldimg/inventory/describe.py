@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from goldimg.errors import ConfigError, VerificationFailed
+from goldimg.epoch import source_date
+from goldimg.errors import VerificationFailed
 from goldimg.formats import Written
 from goldimg.inventory import EXTENSION, Inventory, dump, load
 from goldimg.inventory.archive import as_shipped
@@ -36,7 +37,8 @@ def describe(
     Same inputs, same bytes. VerificationFailed where `taken` is no inventory.
     """
     inventory = load(taken)
-    inventory = replace(inventory, taken=_time(inventory.taken, environ))
+    if (said := source_date(environ)) is not None:
+        inventory = replace(inventory, taken=said)
     if archive:
         inventory = as_shipped(inventory, archive)
     subject = Subject(
@@ -50,14 +52,6 @@ def describe(
         SPDX: spdx(inventory, subject).encode(errors="replace"),
     }
     return [_write(target / f"{name}.{kind}", data) for kind, data in contents.items()]
-
-
-def _time(taken: int, environ: Mapping[str, str]) -> int:
-    """The time that the files tell: https://reproducible-builds.org/specs/source-date-epoch/"""
-    said = environ.get("SOURCE_DATE_EPOCH", "")
-    if said and not said.isdecimal():
-        raise ConfigError(f"SOURCE_DATE_EPOCH is {said!r}", hint="seconds since 1970, or unset it")
-    return int(said) if said else taken
 
 
 def _write(path: Path, data: bytes) -> Written:

@@ -66,10 +66,15 @@ class JobFields(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion(Job):
-    """A finished disk that becomes artifacts. `seed` stands for its inputs and gives ids."""
+    """A finished disk that becomes artifacts. `seed` stands for its inputs and gives ids.
+
+    No file of it is told to have changed after `newest`, in seconds since 1970, where the format
+    tells times.
+    """
 
     disk: Disk
     seed: str
+    newest: int | None = None
 
     def write_ova(self, provider: str, machine: Machine) -> Written:
         """Writes the provider's OVA, which describes `machine` around the disk."""
