@@ -17,6 +17,7 @@ from goldimg.additions import (
     write_playbook,
 )
 from goldimg.config.secrets import crypt_hash, random_password
+from goldimg.epoch import source_date
 from goldimg.errors import ConfigError
 from goldimg.events import Bus
 from goldimg.galaxy import KINDS, fetch_requirements, galaxy_directory
@@ -46,13 +47,17 @@ def playbook_run(
     serves: tuple[str, ...] = (),
     has_additions_iso: bool = False,
     inventory: Path | None = None,
+    since: int | None = None,
 ) -> Ansible:
     """The playbooks' `stage` (base, layer or all) as Packer runs it.
 
     The variables are in a file of mode 0600 in `work`, for as long as the run takes. The site's
-    additions run in layers only. The image's inventory is written to `inventory`.
+    additions run in layers only. The image's inventory is written to `inventory`. Programs that can
+    note another time than that of the build are told `since`, in seconds since 1970.
     """
     settings = shop.settings
+    epoch = source_date()
+    epoch = since if epoch is None else epoch
     variables: dict[str, Any] = {
         "packer_build_name": provider,
         "packer_namespace": settings.site.namespace,
@@ -71,6 +76,7 @@ def playbook_run(
         "goldimg_updates": settings.site.updates,
         "goldimg_guest_additions": "iso" if has_additions_iso else "none",
         "goldimg_inventory": str(inventory or ""),
+        "goldimg_epoch": "" if epoch is None else str(epoch),
     }
     extra = extra_variables(settings.site.extra_vars, stage)
     if stage != "base" and (additions := find_additions(shop.site, provider)):

@@ -90,7 +90,7 @@ class Made:
     """A disk that a step made or found, and how long each phase of making it took, where known.
 
     `state`: the guest that was running from it, to go on from. `inventory`: what is in it.
-    `since`: when the base below it was installed, in seconds since 1970.
+    `since`: when the base below it was installed, in seconds since 1970; None for a base itself.
     """
 
     disk: Path
@@ -190,8 +190,13 @@ def found_disk(
         disk=disk,
         seconds=seconds,
         inventory=inventory if inventory.exists() else None,
-        since=int(base.stat().st_mtime) if base else None,
+        since=installed_at(base) if base else None,
     )
+
+
+def installed_at(base: Path) -> int:
+    """When a base's disk was installed, in seconds since 1970; it never changes afterwards."""
+    return int(base.stat().st_mtime)
 
 
 def drop_disk(disk: Path) -> None:

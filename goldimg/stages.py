@@ -29,6 +29,7 @@ from goldimg.shop import (
     answered,
     forget,
     found_disk,
+    installed_at,
     keep_inventory,
     keep_logs,
     new_story,
@@ -237,6 +238,7 @@ def _run_layer(
         provider=provider.name,
         password_hash=root_hash(shop),
         inventory=work / EXTENSION,
+        since=installed_at(base.disk),
     )
     spec = Spec(
         name=provider.name,
