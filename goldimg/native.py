@@ -139,7 +139,7 @@ def _spec(
             temporary,
             stage="all",
             provider=provider.name,
-            password_hash=root_hash(shop),
+            password_hash=root_hash(shop, key),
             serves=(provider.name,),
             has_additions_iso=native.guest_additions != "disable",
             inventory=work / EXTENSION,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import importlib.util
 import json
 import tempfile
@@ -16,7 +17,7 @@ from goldimg.additions import (
     find_additions,
     write_playbook,
 )
-from goldimg.config.secrets import crypt_hash, random_password
+from goldimg.config.secrets import ROUNDS, crypt_hash, random_password
 from goldimg.epoch import source_date
 from goldimg.errors import ConfigError
 from goldimg.events import Bus
@@ -27,11 +28,20 @@ from goldimg.run import Runner
 from goldimg.shop import Shop
 
 
-def root_hash(shop: Shop) -> str:
-    """The hash of the site's root password, or of a random one that nobody ever sees."""
-    password = shop.settings.root_pass or random_password()
-    salt = shop.settings.site.root_salt if shop.settings.root_pass else None
-    hashed = crypt_hash(password, salt)
+def root_hash(shop: Shop, key: str) -> str:
+    """The hash of the site's root password, or of a random one that nobody ever sees.
+
+    The same for the same layer `key`; two images have different salts, where the site fixes none.
+    """
+    password, salt = shop.settings.root_pass, shop.settings.site.root_salt
+    rounds = None
+    if password is None:
+        password, salt = random_password(), None
+    elif salt is None:
+        secret = shop.packer_key.private.read_bytes()
+        salt = hmac.new(secret, f"salt {key}".encode(), "sha256").hexdigest()[:16]
+        rounds = ROUNDS
+    hashed = crypt_hash(password, salt, rounds=rounds)
     shop.runner.redact.add(hashed)
     return hashed
 

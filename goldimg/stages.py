@@ -209,7 +209,7 @@ def provision_layer(shop: Shop, provider: Provider, base: Made, key: str, log: P
     story = new_story(shop, provider.name)
     try:
         with short_directory(f"{shop.mark}-{key}") as temporary:
-            disk = _run_layer(shop, provider, base, work, temporary, log, story)
+            disk = _run_layer(shop, provider, base, key, work, temporary, log, story)
         sync(disk)
         keep_inventory(work, final)
         disk.rename(final)
@@ -224,6 +224,7 @@ def _run_layer(
     shop: Shop,
     provider: Provider,
     base: Made,
+    key: str,
     work: Path,
     temporary: Path,
     log: Path,
@@ -236,7 +237,7 @@ def _run_layer(
         temporary,
         stage="layer",
         provider=provider.name,
-        password_hash=root_hash(shop),
+        password_hash=root_hash(shop, key),
         inventory=work / EXTENSION,
         since=installed_at(base.disk),
     )

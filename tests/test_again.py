@@ -24,8 +24,12 @@ from tests.root_disks import ext4_disk, make_tree
 
 LATE = 2_000_000_000
 SINCE = 1_000_000_000
-# The stand-in's next layer has a byte of its own wherever this file is.
+# What layers are told stays here; and the next one has a byte of its own where `unlike` is.
 UNLIKE = """\
+with (here / "told").open("a") as stream:
+    told = [variables[key] for key in ("goldimg_stage", "packer_build_name", "goldimg_epoch",
+                                       "goldimg_root_hash")]
+    stream.write(json.dumps(told) + "\\n")
 if builder.get("use_backing_file") and (here / "unlike").exists():
     subprocess.run(["qemu-io", "-c", f"write -P {time.time_ns() % 250 + 1} 5M 4k",
                     output / "disk.qcow2"], stdout=-3)
@@ -51,6 +55,7 @@ def test_a_second_build_gives_the_same_artifact_and_touches_nothing(site: Packin
     done = site.build("--only", "gcp,openstack")
     assert done.returncode == 0, done.stderr
     before, _ = state(site), site.calls()
+    first = told_to_layers(site)
     done = site.build("--only", "gcp,openstack", "--verify-reproducible")
     assert done.returncode == 0, done.stderr
     for name in ("gcp", "openstack"):
@@ -61,6 +66,21 @@ def test_a_second_build_gives_the_same_artifact_and_touches_nothing(site: Packin
     assert state(site) == before
     assert not (site.root / ".cache/again").exists()
     assert site.leftovers() == []
+    # the same hash of root's password and the same day, and in each image a salt of its own
+    assert told_to_layers(site) == first
+    assert len({it[-1] for it in first}) == 2
+    assert all(it[-1].startswith("$6$rounds=100000$") for it in first)
+    (manifest,) = (site.root / ".cache/bases").glob("*/manifest.json")
+    installed = str(int((manifest.parent / "disk.qcow2").stat().st_mtime))
+    assert {it[2] for it in first} == {installed}
+
+
+def told_to_layers(packing: PackingSite) -> list[list[str]]:
+    """Provider, time and root's hash that the playbooks were given since the last time."""
+    path = packing.fake / "told"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.unlink()
+    return sorted(line for line in lines if line[0] == "layer")
 
 
 def test_what_differs_is_an_error_of_its_own(site: PackingSite) -> None:

@@ -397,7 +397,8 @@ def test_the_container_has_what_a_container_needs_and_nothing_of_a_machine(
     listed, mark, gone = (
         "dpkg-query -W -f '${Package}\\n'",
         "awk 1 /etc/goldimg-mark /etc/goldimg-script",
-        "ls -d /boot/* /usr/lib/modules /etc/ssh /usr/lib/systemd /root/.ssh 2>/dev/null",
+        "ls -d /boot/* /usr/lib/modules /etc/ssh /usr/lib/systemd /root/.ssh 2>/dev/null; "
+        "find /usr/lib/python3/dist-packages -type d -empty",
     )
     works = "python3 -c 'print(6 * 7)'; dpkg --audit; apt-get --version | head -n 1; du -sxm /"
     said = in_container(built.path("docker"), tmp_path, [listed, mark, gone, works])
