@@ -148,3 +148,15 @@ def test_settings_that_shape_a_file_make_it_stale(built: PackingSite) -> None:
     info = subprocess.run(["qemu-img", "info", image], check=True, capture_output=True, text=True)
     assert "compression type: zstd" in info.stdout
     assert "up to date" in built.build(*zstd).stdout
+
+
+def test_what_a_killed_build_left_unsealed_is_sealed_by_the_next(built: PackingSite) -> None:
+    directory = built.directory("gcp")
+    whole = {path.name for path in directory.iterdir()}
+    for name in ("manifest.json.sig", f"{OS}-1.0.0_gcp.provenance.json.sig"):
+        (directory / name).unlink()
+    done = built.build("--only", "gcp")
+    assert "up to date" in done.stdout
+    assert {path.name for path in directory.iterdir()} == whole
+    check_provenance(directory)
+    assert built.goldimg("verify", str(directory)).returncode == 0
