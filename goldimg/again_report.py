@@ -26,15 +26,14 @@ def _image_text(title: str, compared: Compared, is_verbose: bool) -> list[str]:
             *(f"  {name}  sha256 {digest}" for name, (digest, _) in compared.artifacts.items()),
         ]
     if compared.files is None:
-        return [f"{title}: another artifact", f"  its files were not compared: {compared.fault}"]
+        lines = [f"{title}: another artifact", *_packages(compared)]
+        return [*lines, f"  its files were not compared: {compared.fault}"]
     told = [it for it in compared.files if is_verbose or not it.is_time]
     heading = "the same files, another artifact" if compared.is_same else "other files"
     lines = [f"{title}: {heading}"]
     if compared.is_same:
         lines.append("  where a file system puts its files, and the times that it notes, differ")
-    for it in compared.packages:
-        values = [value for value in (it.before, it.after) if value is not None]
-        lines.append(f"  {SIGNS[it.kind]} package {it.name}  {' => '.join(values)}")
+    lines += _packages(compared)
     shown = told if is_verbose else told[:MANY]
     lines += [f"  {SIGNS[it.kind]} {it.path}{_how(it)}" for it in shown]
     if len(shown) < len(told):
@@ -44,6 +43,14 @@ def _image_text(title: str, compared: Compared, is_verbose: bool) -> list[str]:
     said = ", ".join(f"{counts[kind]} {kind}" for kind in SIGNS if counts[kind])
     lines.append(f"  files: {said or 'the same'}; {times} differ in nothing but their times")
     return lines
+
+
+def _packages(compared: Compared) -> list[str]:
+    return [
+        f"  {SIGNS[it.kind]} package {it.name}  "
+        + " => ".join(value for value in (it.before, it.after) if value is not None)
+        for it in compared.packages
+    ]
 
 
 def _how(it: Different) -> str:
