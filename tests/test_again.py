@@ -135,7 +135,8 @@ def archive(directory: Path, name: str, newest: int | None = None) -> Path:
 def test_every_way_in_which_a_file_can_differ_is_told(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "tree")
     before = tree.read(archive(root, "a"))
-    assert tree.differences(before, tree.read(archive(root, "b"))) == []
+    same = tree.differences(before, tree.read(archive(root, "b")))
+    assert [it for it in same if it.path != "/"] == []  # mke2fs makes that one anew
     (root / "etc/os-release").write_text("other")
     (root / "etc/hostname").chmod(0o600)
     (root / "etc/new").write_text("new")

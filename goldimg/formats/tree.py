@@ -65,7 +65,8 @@ def read(archive: Path) -> dict[str, Member]:
             tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as tar,
         ):
             for member in tar:
-                found["/" + member.name.removeprefix("./").strip("/")] = _member(tar, member)
+                name = "" if member.name == "." else member.name.removeprefix("./")
+                found[f"/{name.strip('/')}"] = _member(tar, member)
     except tarfile.TarError as error:
         raise VerificationFailed(f"{archive} is no archive of files", why=str(error)) from error
     return found
