@@ -18,7 +18,8 @@ from typing import Literal
 
 from goldimg.errors import VerificationFailed
 from goldimg.formats import Written
-from goldimg.project import Site, make_directory, waiting_lock, write_text
+from goldimg.project import Site, artifact_name, make_directory, waiting_lock, write_text
+from goldimg.tested import TESTS
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
@@ -26,6 +27,9 @@ UNFINISHED = ".unfinished"  # there while finished names are being replaced
 STAGING = ".staging"
 MANIFEST_SCHEMA = 1
 PUBLICATIONS = "publications"  # of the manifest; goldimg.publish.records writes them
+ADDED_LATER = (PUBLICATIONS, TESTS)  # of the manifest: the rest is never changed
+PROVENANCE = ".provenance.json"  # <stem>.provenance.json: goldimg.trust.seal writes it
+SIGNATURES = {"ssh": ".sig", "gpg": ".asc", "cosign": ".bundle"}  # <signed file>.sig
 
 Status = Literal["missing", "current", "stale", "foreign", "unboxed"]
 
@@ -105,7 +109,7 @@ def sums_text(sums: Mapping[str, str]) -> str:
 def read_sums(path: Path) -> dict[str, str]:
     """Digests by name, as a SHA256SUMS file lists them."""
     sums = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         digest, _, name = line.partition("  ")
         sums[name.strip()] = digest
     return sums
@@ -126,6 +130,7 @@ def finish(
     write_text(directory / UNFINISHED, json.dumps(published))
     for name in _listed(directory) - {file.path.name for file in written}:
         (directory / name).unlink(missing_ok=True)
+    unseal(directory)
     (directory / MANIFEST).unlink(missing_ok=True)
     (directory / SUMS).unlink(missing_ok=True)
     described = [_described(file) for file in written]
@@ -137,8 +142,10 @@ def finish(
 def add_files(finished: Finished, staging: Path, written: Sequence[Written]) -> None:
     """Adds files written in `staging` to a finished directory; what is there is not touched.
 
-    A crash on the way leaves the directory finished, as it was or with the new files.
+    A crash on the way leaves the directory finished, as it was or with the new files. Signatures
+    go: they are of other lists.
     """
+    unseal(finished.directory)
     for file in written:
         file.path.replace(finished.directory / file.path.name)
     names = {file.path.name for file in written}
@@ -147,6 +154,28 @@ def add_files(finished: Finished, staging: Path, written: Sequence[Written]) -> 
     rest = {key: it for key, it in finished.manifest.items() if key not in ("schema", "artifacts")}
     _seal(finished.directory, described, rest)
     shutil.rmtree(staging, ignore_errors=True)
+
+
+def stem_of(manifest: Mapping[str, object]) -> str:
+    """`<OS>-<version>_<provider>` of the image that a manifest describes."""
+    names = (str(manifest.get(key, "")) for key in ("os", "version", "provider"))
+    return artifact_name(*names)
+
+
+def unsign(path: Path) -> None:
+    """Removes the signatures of a file that is about to change."""
+    for suffix in SIGNATURES.values():
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+
+
+def unseal(directory: Path) -> None:
+    """Removes the provenance and all signatures of what stands in `directory`."""
+    for suffix in SIGNATURES.values():
+        for path in directory.glob(f"*{suffix}"):
+            if path.with_suffix("").name in (SUMS, MANIFEST) or ".json" in path.suffixes:
+                path.unlink(missing_ok=True)
+    for path in directory.glob(f"*{PROVENANCE}"):
+        path.unlink(missing_ok=True)
 
 
 def _publications(directory: Path) -> object:
@@ -210,15 +239,17 @@ def version_sums(directory: Path) -> dict[str, str]:
 
     They are those of the manifests, taken while the files were written; nothing is read again.
     """
-    sums = {}
+    sums: dict[str, str] = {}
     for manifest in directory.glob(f"*/*/{MANIFEST}"):
+        place = manifest.parent.relative_to(directory)
         try:
             finished = read_finished(manifest.parent)
-        except VerificationFailed:
-            continue
-        for file in finished.files if finished else []:
-            path = manifest.parent / str(file["file"])
-            sums[path.relative_to(directory).as_posix()] = str(file["sha256"])
+            found = (
+                {str(it["file"]): str(it["sha256"]) for it in finished.files} if finished else {}
+            )
+        except (VerificationFailed, KeyError, TypeError, AttributeError):
+            continue  # damaged, or edited by hand
+        sums |= {(place / name).as_posix(): sha256 for name, sha256 in found.items()}
     return sums
 
 
@@ -231,6 +262,7 @@ def write_version_sums(
     with index_lock(site, path, on_wait):
         text = sums_text(version_sums(directory))
         if not path.exists() or path.read_text(encoding="utf-8") != text:
+            unsign(path)
             write_text(path, text)
 
 

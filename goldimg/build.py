@@ -19,10 +19,10 @@ from goldimg.host import Host
 from goldimg.iso.reach import check_repositories
 from goldimg.listing import list_images
 from goldimg.native import build_native, check_free
-from goldimg.orphans import reap_orphans, sweep
+from goldimg.orphans import reap_orphans, sweep, sweep_trial
 from goldimg.packer.monitor import FAILURE
 from goldimg.plan import Install
-from goldimg.project import Site, locked, make_directory
+from goldimg.project import Site, in_use_lock, locked, make_directory, waiting_lock
 from goldimg.providers import Provider
 from goldimg.run import Runner
 from goldimg.running import run_name
@@ -37,9 +37,11 @@ from goldimg.session import (
     manifest,
     open_session,
 )
+from goldimg.shop import drop_disk
 from goldimg.space import check_space, space_taken
 from goldimg.stages import base_in_use, install_base, is_base, provision_layer
 from goldimg.timeline import events_path
+from goldimg.trust.seal import is_sealed, seal, seal_version
 
 __all__ = ["Outcome", "Request", "build"]
 
@@ -64,6 +66,7 @@ def build(
             directory = site.artifact_dir(request.version, settings.name, name)
             what = f"{settings.name} {request.version} for {name}"
             stack.enter_context(locked(lock_path(site, directory), what=what))
+        stack.enter_context(waiting_lock(in_use_lock(site), runner.check_cancelled, shared=True))
         clear_leftovers(site, events)
         session = stack.enter_context(open_session(site, settings, request, host, runner, events))
         return run_session(session)
@@ -73,6 +76,7 @@ def clear_leftovers(site: Site, events: Bus) -> None:
     """Ends and removes what builds have left that were killed, by whomever."""
     orphans = reap_orphans()
     swept = sweep(site.cache / "bases") + sweep(site.cache / "layers")
+    sweep_trial(site)
     if orphans or swept:
         text = (
             f"removed what a killed build had left: {len(orphans)} running processes, "
@@ -88,7 +92,7 @@ def run_session(session: Session) -> list[Outcome]:
     wanted = [name for name, status in statuses.items() if status not in ("current", "unboxed")]
     for name in (name for name in statuses if name not in wanted):
         tidy(session.directory(name))
-        (session.shop.layers / f"{session.layer_keys[name]}.qcow2").unlink(missing_ok=True)
+        drop_disk(session.shop.layers / f"{session.layer_keys[name]}.qcow2")
     check_space(session.site, session.recipe.plan, wanted)
     check_packages(session, wanted)
     groups = [
@@ -106,8 +110,19 @@ def run_session(session: Session) -> list[Outcome]:
         is_cancelled=session.shop.runner.cancel.is_set,
     )
     if not session.shop.runner.cancel.is_set():
-        list_images(session.shop)
+        _seal_the_rest(session, [name for name, it in statuses.items() if it == "current"])
     return [_outcome(session, name, statuses[name], ended) for name in sorted(providers)]
+
+
+def _seal_the_rest(session: Session, current: Sequence[str]) -> None:
+    """Lists what is finished, and signs the list; and images that a killed build left unsealed."""
+    for name in current:
+        finished = read_finished(session.directory(name))
+        if finished and not is_sealed(finished, session.signer):
+            seal(finished.directory, session.signer)
+    list_images(session.shop)
+    on_wait = session.shop.runner.check_cancelled
+    seal_version(session.site, session.request.version, session.signer, on_wait=on_wait)
 
 
 def check_packages(session: Session, wanted: Sequence[str]) -> None:
@@ -192,6 +207,7 @@ def _box_task(session: Session, provider: Provider) -> Task:
         with _told(session, provider.name, is_last=True):
             session.events.emit(provider.name, "phase", "converting", phase="converting")
             written = add_boxes(session.shop, provider, session.directory(provider.name))
+            seal(session.directory(provider.name), session.signer)
             _tell_made(session, provider, written)
 
     return Task(name=provider.name, run=run)
@@ -228,14 +244,15 @@ def make_layer(session: Session, install: Install, provider: Provider) -> None:
         layer = provision_layer(session.shop, provider, base, key, log)
     session.events.emit(provider.name, "phase", "converting", phase="converting")
     began = time.monotonic()
-    written = convert_layer(session.shop, provider, layer.disk, key, directory)
+    written = convert_layer(session.shop, provider, layer, key, directory)
     seconds = {**layer.seconds, "converting and hashing": round(time.monotonic() - began, 1)}
     base_disk = None if install.is_native else session.bases[install.name].disk
     space = space_taken(base_disk, layer.disk, [file.path for file in written])
     described = {**manifest(session, install, provider, seconds), "space_mib": dict(space)}
     finish(directory, directory / ".staging", written, described)
     (directory / FAILURE).unlink(missing_ok=True)
-    layer.disk.unlink(missing_ok=True)
+    seal(directory, session.signer)
+    drop_disk(layer.disk)
     _tell_made(session, provider, written)
 
 

@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from goldimg.artifacts import STAGING, add_files, read_finished
 from goldimg.boxing import disk_in
 from goldimg.config.models import Settings
+from goldimg.epoch import source_date
 from goldimg.errors import BuildFailed
 from goldimg.formats import Written
 from goldimg.formats.chain import opened
 from goldimg.formats.ovf import GuestOs
 from goldimg.formats.source import Disk
+from goldimg.inventory.describe import describe
 from goldimg.project import artifact_name, make_directory
 from goldimg.providers import Boxing, Conversion, JobFields, Provider
-from goldimg.shop import Shop
+from goldimg.shop import Made, Shop
 
 
 def convert_layer(
-    shop: Shop, provider: Provider, disk: Path, key: str, directory: Path
+    shop: Shop, provider: Provider, layer: Made, key: str, directory: Path
 ) -> list[Written]:
-    """Every artifact of the provider, written into the staging directory in `directory`."""
-    staging = _empty_staging(directory)
+    """Every artifact of the provider, and what describes them, written into the staging directory
+    in `directory`."""
+    staging, disk = _empty_staging(directory), layer.disk
     for left in shop.layers.glob(f".{disk.stem}.*.raw"):
         left.unlink(missing_ok=True)  # of a build that was killed here
     with _removed_unless_whole(staging), _opened(shop, disk) as raw:
-        job = Conversion(disk=raw, seed=key, **_described(shop, provider, staging))
+        newest = source_date()
+        job = Conversion(
+            disk=raw,
+            seed=key,
+            newest=layer.since if newest is None else newest,
+            **_described(shop, provider, staging),
+        )
         written = provider.convert(job)
         if shop.settings.site.boxes:
             boxing = Boxing(
@@ -38,7 +47,26 @@ def convert_layer(
                 **_described(shop, provider, staging),
             )
             written += provider.write_boxes(boxing)
-        return written
+        return written + _descriptions(shop, provider, layer, staging, written)
+
+
+def _descriptions(
+    shop: Shop, provider: Provider, layer: Made, staging: Path, written: Sequence[Written]
+) -> list[Written]:
+    """Inventory and bills of materials; none for a disk that came without an inventory."""
+    if layer.inventory is None:
+        shop.events.emit(provider.name, "warning", "no inventory was taken in the guest")
+        return []
+    named = provider.artifacts(shop.settings.name, shop.version)
+    artifacts = [file for file in written if file.path.name in named]
+    return describe(
+        layer.inventory,
+        staging,
+        name=artifact_name(shop.settings.name, shop.version, provider.name),
+        version=shop.version,
+        artifacts=artifacts,
+        archive=artifacts[0].path if provider.ships_files else None,
+    )
 
 
 def add_boxes(shop: Shop, provider: Provider, directory: Path) -> list[Written]:

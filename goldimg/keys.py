@@ -1,4 +1,4 @@
-"""The SSH key pairs of a site: `packer` for root in every image, `vagrant` for boxes."""
+"""The SSH key pairs of a site: `packer` for root in every image, `vagrant` for boxes, `signing`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from goldimg.run import Runner
 
 KeyKind = Literal["ed25519", "rsa"]
 NAMES = ("packer", "vagrant")
+SIGNING = "signing"
 _TYPES = {"ed25519": ["-t", "ed25519"], "rsa": ["-t", "rsa", "-b", "3072"]}
 _REASON = "make the SSH keys"
 
@@ -40,6 +41,19 @@ def ensure_keys(
     make_directory(keys_dir)
     with waiting_lock(keys_dir / ".lock", runner.check_cancelled):
         return tuple(_ensure(keys_dir / name, runner, kind, force) for name in NAMES)
+
+
+def ensure_signing_key(keys_dir: Path, runner: Runner) -> KeyPair | None:
+    """The `signing` pair, made where there is none; it is never replaced.
+
+    None where only the public half is here: the other is with an agent, or on another machine.
+    """
+    make_directory(keys_dir)
+    private = keys_dir / SIGNING
+    with waiting_lock(keys_dir / ".lock", runner.check_cancelled):
+        if not _exists(private) and _exists(private.with_name(f"{SIGNING}.pub")):
+            return None
+        return _ensure(private, runner, "ed25519", force=False)
 
 
 def _ensure(private: Path, runner: Runner, kind: KeyKind, force: bool) -> KeyPair:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from goldimg.errors import BuildFailed, GoldimgError
 from goldimg.host import HYPERVISOR_PROGRAMS, Holder, find_holders
+from goldimg.inventory import EXTENSION
 from goldimg.orphans import claim
 from goldimg.packer.driver import run_packer
 from goldimg.packer.policy import WillRetry
@@ -27,7 +28,17 @@ from goldimg.playbook import playbook_run, root_hash
 from goldimg.project import short_directory
 from goldimg.providers import Provider
 from goldimg.run import Runner
-from goldimg.shop import Made, Shop, answered, forget, keep_logs, new_story, patiently
+from goldimg.shop import (
+    Made,
+    Shop,
+    answered,
+    forget,
+    found_disk,
+    keep_inventory,
+    keep_logs,
+    new_story,
+    patiently,
+)
 
 VMWARE_NAT = "vmnet8"  # the host's card on VMware's NAT network
 SIOCGIFADDR = 0x8915  # netdevice(7)
@@ -50,7 +61,7 @@ def build_native(
     final = shop.layers / f"{key}.qcow2"
     if final.exists():
         shop.events.emit(provider.name, "note", "provisioned disk found in the cache")
-        return Made(disk=final, seconds={})
+        return found_disk(final)
     work = shop.layers / f"{key}.work"
     clear(install.builder, _vm_name(provider, key), work, shop.runner)
     claim(work)
@@ -79,6 +90,7 @@ def build_native(
                     )
 
             exported = patiently(shop, provider.name, install.builder, run)
+        keep_inventory(work, final)
         _to_qcow2(exported, final, shop.runner)
     finally:
         # Of its own, because after Ctrl-C the build's runner starts nothing any more.
@@ -86,7 +98,7 @@ def build_native(
         forget(work)
         keep_logs(work, log.parent)
     shutil.rmtree(work, ignore_errors=True)
-    return Made(disk=final, seconds=story.seconds())
+    return found_disk(final, story.seconds())
 
 
 def _vm_name(provider: Provider, key: str) -> str:
@@ -127,9 +139,10 @@ def _spec(
             temporary,
             stage="all",
             provider=provider.name,
-            password_hash=root_hash(shop),
+            password_hash=root_hash(shop, key),
             serves=(provider.name,),
             has_additions_iso=native.guest_additions != "disable",
+            inventory=work / EXTENSION,
         ),
         boot_command=shop.boot_command(),
         boot_wait=boot_wait,

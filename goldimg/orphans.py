@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -10,10 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from goldimg.project import make_directory
+from goldimg.errors import GoldimgError
+from goldimg.project import Site, locked, make_directory
 
 OWNER = "GOLDIMG_OWNER"  # in the environment of every child: who started it, even after our death
 CLAIM = "owner"  # in a working directory: whose it is
+TRIAL = "again"  # of the cache: what `goldimg build --verify-reproducible` builds
 DYING = 5.0  # seconds that a killed process may take to let go of its files
 
 
@@ -107,6 +110,36 @@ def sweep(directory: Path) -> list[Path]:
                 shutil.rmtree(mark.parent, ignore_errors=True)
                 found.append(mark.parent)
     return found
+
+
+@contextlib.contextmanager
+def on_trial(site: Site) -> Iterator[Site]:
+    """The site with an empty scratch place for what builds make; nothing of that is left after the
+    block. GoldimgError where another run has it.
+    """
+    place = site.cache / TRIAL
+    with locked(_trial_lock(site), what=f"an image of {site.root}", doing="built once more"):
+        _clear_trial(place)
+        try:
+            yield dataclasses.replace(site, trial=place)
+        finally:
+            _clear_trial(place)
+
+
+def sweep_trial(site: Site) -> None:
+    """Removes what a killed run has left of `on_trial`."""
+    if (site.cache / TRIAL).exists():
+        with contextlib.suppress(GoldimgError), locked(_trial_lock(site), what=TRIAL):
+            _clear_trial(site.cache / TRIAL)
+
+
+def _trial_lock(site: Site) -> Path:
+    return site.cache / "locks" / f"{TRIAL}.lock"
+
+
+def _clear_trial(place: Path) -> None:
+    sweep(place / "layers")
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _is_gone(name: str) -> bool:

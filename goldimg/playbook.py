@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import importlib.util
 import json
 import tempfile
@@ -16,7 +17,8 @@ from goldimg.additions import (
     find_additions,
     write_playbook,
 )
-from goldimg.config.secrets import crypt_hash, random_password
+from goldimg.config.secrets import ROUNDS, crypt_hash, random_password
+from goldimg.epoch import source_date
 from goldimg.errors import ConfigError
 from goldimg.events import Bus
 from goldimg.galaxy import KINDS, fetch_requirements, galaxy_directory
@@ -26,11 +28,20 @@ from goldimg.run import Runner
 from goldimg.shop import Shop
 
 
-def root_hash(shop: Shop) -> str:
-    """The hash of the site's root password, or of a random one that nobody ever sees."""
-    password = shop.settings.root_pass or random_password()
-    salt = shop.settings.site.root_salt if shop.settings.root_pass else None
-    hashed = crypt_hash(password, salt)
+def root_hash(shop: Shop, key: str) -> str:
+    """The hash of the site's root password, or of a random one that nobody ever sees.
+
+    The same for the same layer `key`; two images have different salts, where the site fixes none.
+    """
+    password, salt = shop.settings.root_pass, shop.settings.site.root_salt
+    rounds = None
+    if password is None:
+        password, salt = random_password(), None
+    elif salt is None:
+        secret = shop.packer_key.private.read_bytes()
+        salt = hmac.new(secret, f"salt {key}".encode(), "sha256").hexdigest()[:16]
+        rounds = ROUNDS
+    hashed = crypt_hash(password, salt, rounds=rounds)
     shop.runner.redact.add(hashed)
     return hashed
 
@@ -45,13 +56,18 @@ def playbook_run(
     password_hash: str = "",
     serves: tuple[str, ...] = (),
     has_additions_iso: bool = False,
+    inventory: Path | None = None,
+    since: int | None = None,
 ) -> Ansible:
     """The playbooks' `stage` (base, layer or all) as Packer runs it.
 
     The variables are in a file of mode 0600 in `work`, for as long as the run takes. The site's
-    additions run in layers only.
+    additions run in layers only. The image's inventory is written to `inventory`. Programs that can
+    note another time than that of the build are told `since`, in seconds since 1970.
     """
     settings = shop.settings
+    epoch = source_date()
+    epoch = since if epoch is None else epoch
     variables: dict[str, Any] = {
         "packer_build_name": provider,
         "packer_namespace": settings.site.namespace,
@@ -69,6 +85,8 @@ def playbook_run(
         "goldimg_timezone": settings.site.timezone,
         "goldimg_updates": settings.site.updates,
         "goldimg_guest_additions": "iso" if has_additions_iso else "none",
+        "goldimg_inventory": str(inventory or ""),
+        "goldimg_epoch": "" if epoch is None else str(epoch),
     }
     extra = extra_variables(settings.site.extra_vars, stage)
     if stage != "base" and (additions := find_additions(shop.site, provider)):

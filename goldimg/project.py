@@ -25,6 +25,7 @@ class Site:
 
     root: Path
     cache_override: Path | None = None
+    trial: Path | None = None  # holds what a build on trial makes, in place of the usual places
 
     @property
     def templates(self) -> Path:
@@ -48,12 +49,17 @@ class Site:
 
     @property
     def artifacts(self) -> Path:
-        return self.root / "artifacts"
+        return (self.trial or self.root) / "artifacts"
 
     @property
     def cache(self) -> Path:
         """ISOs, bases and unfinished work: safe to delete when nothing is building."""
         return self.cache_override or self.root / ".cache"
+
+    @property
+    def layers(self) -> Path:
+        """Provisioned disks that are not converted yet."""
+        return (self.trial or self.cache) / "layers"
 
     def shown(self, path: Path) -> str:
         """`path` as a person in the site directory would type it."""
@@ -215,6 +221,11 @@ def waiting_lock(
             on_wait()
             time.sleep(0.5)
         yield
+
+
+def in_use_lock(site: Site) -> Path:
+    """The lock that builds hold shared while they use the cache, and `prune` holds alone."""
+    return site.cache / "in-use.lock"
 
 
 def free_bytes(path: Path) -> int:

@@ -13,6 +13,7 @@ from typing import Literal
 from goldimg.artifacts import Status, status_of
 from goldimg.config.models import Settings
 from goldimg.cpu import check_cpu
+from goldimg.epoch import source_date
 from goldimg.errors import BuildFailed, MissingTool
 from goldimg.events import Bus
 from goldimg.formats.store import Store
@@ -31,8 +32,10 @@ from goldimg.playbook import prepare_additions
 from goldimg.project import Site
 from goldimg.providers import Provider
 from goldimg.run import Runner, has_program
-from goldimg.shop import Made, Shop
+from goldimg.shop import Made, Shop, drop_disk
 from goldimg.timeline import usual_seconds
+from goldimg.trust.facts import build_facts, kickstart_sha256
+from goldimg.trust.signer import Signer, site_signer
 
 TOOLS = ("packer", "qemu-img", "ansible-playbook", "ksvalidator", "ssh")
 
@@ -80,6 +83,8 @@ class Session:
     shop: Shop
     iso: Iso
     tools: Mapping[str, str]
+    facts: Mapping[str, object] = field(default_factory=dict)
+    signer: Signer | None = None
     layer_keys: dict[str, str] = field(default_factory=dict)
     base_keys: dict[str, str] = field(default_factory=dict)
     bases: dict[str, Made] = field(default_factory=dict)
@@ -133,9 +138,14 @@ def open_session(
     events: Bus,
 ) -> Iterator[Session]:
     """Keys, plan, kickstart server and ISO: everything before the first VM."""
+    source_date()  # raises for one that nobody can read, before a VM starts
     packer_key, vagrant_key = ensure_keys(site.keys, runner)
     if settings.root_pass:
         runner.redact.add(settings.root_pass.get_secret_value())
+    facts = build_facts(site, settings, runner)
+    signer = site_signer(site, settings.site.sign, runner)
+    if signer:
+        signer.probe()
     recipe = make_recipe(
         site,
         settings,
@@ -186,6 +196,8 @@ def open_session(
             shop=shop,
             iso=iso,
             tools=tools,
+            facts=facts,
+            signer=signer,
         )
 
 
@@ -282,7 +294,7 @@ def decide(session: Session) -> dict[str, Status]:
         )
     if request.force and not request.keep_layers:
         for key in session.layer_keys.values():
-            (session.shop.layers / f"{key}.qcow2").unlink(missing_ok=True)
+            drop_disk(session.shop.layers / f"{key}.qcow2")
     return found
 
 
@@ -314,9 +326,14 @@ def manifest(
                 "packages": session.iso.package_count,
             },
             "kickstart": digest_files([("kickstart", install.kickstart.encode())]),
+            "kickstart_sha256": kickstart_sha256(install.kickstart),
             "playbooks": playbooks,
+            "templates": session.facts.get("templates", {}),
             "disk_mib": session.recipe.plan.disk_mib,
         },
+        "parameters": session.facts.get("parameters", {}),
+        "repository": session.facts.get("repository"),
+        "started": session.facts.get("started"),
         "tools": dict(session.tools),
         "seconds": {
             "base": dict(base.seconds) if base else {},

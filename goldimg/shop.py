@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from goldimg.config.models import Settings
 from goldimg.errors import BuildFailed
 from goldimg.events import Bus
 from goldimg.formats.store import Store
+from goldimg.inventory import EXTENSION
 from goldimg.keys import KeyPair
 from goldimg.kickstart.progress import InstallListener, KickstartNeverFetched
 from goldimg.kickstart.server import KickstartServer
@@ -71,7 +73,7 @@ class Shop:
 
     @property
     def layers(self) -> Path:
-        return self.site.cache / "layers"
+        return self.site.layers
 
     def boot_command(self) -> str:
         """What is typed at the boot menu; the kickstart's URL is a variable of Packer's."""
@@ -87,12 +89,15 @@ class Shop:
 class Made:
     """A disk that a step made or found, and how long each phase of making it took, where known.
 
-    `state`: the guest that was running from it, to go on from.
+    `state`: the guest that was running from it, to go on from. `inventory`: what is in it.
+    `since`: when the base below it was installed, in seconds since 1970; None for a base itself.
     """
 
     disk: Path
     seconds: Mapping[str, float]
     state: Path | None = None
+    inventory: Path | None = None
+    since: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +166,43 @@ def new_story(shop: Shop, name: str, *, is_install: bool = False) -> Story:
         on_warning=lambda text: shop.events.emit(name, "warning", shop.runner.redact(text)),
         is_install=is_install,
     )
+
+
+def inventory_of(disk: Path) -> Path:
+    """Where the inventory of a provisioned disk is, or would be."""
+    return disk.with_suffix(f".{EXTENSION}")
+
+
+def keep_inventory(work: Path, disk: Path) -> None:
+    """Puts the inventory that a run has left beside the `disk` that is to be; before the disk."""
+    found, final = work / EXTENSION, inventory_of(disk)
+    final.unlink(missing_ok=True)
+    if found.exists():
+        found.rename(final)
+
+
+def found_disk(
+    disk: Path, seconds: Mapping[str, float] = MappingProxyType({}), *, base: Path | None = None
+) -> Made:
+    """A provisioned disk as it stands in the cache; `base` is the disk that it is over."""
+    inventory = inventory_of(disk)
+    return Made(
+        disk=disk,
+        seconds=seconds,
+        inventory=inventory if inventory.exists() else None,
+        since=installed_at(base) if base else None,
+    )
+
+
+def installed_at(base: Path) -> int:
+    """When a base's disk was installed, in seconds since 1970; it never changes afterwards."""
+    return int(base.stat().st_mtime)
+
+
+def drop_disk(disk: Path) -> None:
+    """Removes a provisioned disk from the cache, and what tells of it."""
+    disk.unlink(missing_ok=True)
+    inventory_of(disk).unlink(missing_ok=True)
 
 
 def forget(work: Path) -> None:

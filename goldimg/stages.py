@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from goldimg.errors import BuildFailed
+from goldimg.inventory import EXTENSION
 from goldimg.orphans import claim
 from goldimg.packer.driver import run_packer
 from goldimg.packer.policy import WillRetry, never
@@ -22,7 +23,18 @@ from goldimg.plan import Install
 from goldimg.playbook import playbook_run, root_hash
 from goldimg.project import short_directory, sync, waiting_lock, write_text
 from goldimg.providers import Provider
-from goldimg.shop import Made, Shop, answered, forget, keep_logs, new_story, patiently
+from goldimg.shop import (
+    Made,
+    Shop,
+    answered,
+    forget,
+    found_disk,
+    installed_at,
+    keep_inventory,
+    keep_logs,
+    new_story,
+    patiently,
+)
 
 MANIFEST = "manifest.json"
 STATE = "state.zst"
@@ -190,27 +202,29 @@ def provision_layer(shop: Shop, provider: Provider, base: Made, key: str, log: P
     final = shop.layers / f"{key}.qcow2"
     if is_over(final, base.disk):
         shop.events.emit(provider.name, "note", "provisioned disk found in the cache")
-        return Made(disk=final, seconds={})
+        return found_disk(final, base=base.disk)
     work = shop.layers / f"{key}.work"
     claim(work)
     log.write_text("", encoding="utf-8")
     story = new_story(shop, provider.name)
     try:
         with short_directory(f"{shop.mark}-{key}") as temporary:
-            disk = _run_layer(shop, provider, base, work, temporary, log, story)
+            disk = _run_layer(shop, provider, base, key, work, temporary, log, story)
         sync(disk)
+        keep_inventory(work, final)
         disk.rename(final)
     finally:
         forget(work)
         keep_logs(work, log.parent)
     shutil.rmtree(work, ignore_errors=True)
-    return Made(disk=final, seconds=story.seconds())
+    return found_disk(final, story.seconds(), base=base.disk)
 
 
 def _run_layer(
     shop: Shop,
     provider: Provider,
     base: Made,
+    key: str,
     work: Path,
     temporary: Path,
     log: Path,
@@ -223,7 +237,9 @@ def _run_layer(
         temporary,
         stage="layer",
         provider=provider.name,
-        password_hash=root_hash(shop),
+        password_hash=root_hash(shop, key),
+        inventory=work / EXTENSION,
+        since=installed_at(base.disk),
     )
     spec = Spec(
         name=provider.name,

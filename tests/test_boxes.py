@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from goldimg.inventory.describe import EXTENSIONS
 from tests.packing import OS, PackingSite
 from tests.support import needs
+from tests.test_trust import check_provenance
 
 PROVIDERS = ("--only", "aws,gcp,virtualbox")
 
@@ -38,7 +40,11 @@ def catalog(packing: PackingSite, key: str = "") -> dict[str, str]:
 
 
 def test_a_build_lists_what_it_made(built: PackingSite) -> None:
-    assert sums(built) == [
+    listed = sums(built)
+    described = [f"{OS}/{name}/{OS}-1.0.0_{name}." for name in ("aws", "gcp", "virtualbox")]
+    descriptions = [it + kind for it in described for kind in EXTENSIONS]
+    assert set(descriptions) <= set(listed)
+    assert [it for it in listed if it not in descriptions] == [
         f"{OS}/aws/{OS}-1.0.0_aws.ova",
         f"{OS}/gcp/{OS}-1.0.0_gcp.tar.gz",
         f"{OS}/virtualbox/{OS}-1.0.0_virtualbox.box",
@@ -64,10 +70,12 @@ def test_boxes_are_made_of_images_that_are_finished(built: PackingSite) -> None:
     assert catalog(built).keys() == {"libvirt", "virtualbox"}
     assert catalog(built, "_aws").keys() == {"virtualbox"}
     assert catalog(built, "_gcp").keys() == {"libvirt"}
-    assert len(sums(built)) == 7
+    assert len(sums(built)) == 7 + 3 * len(EXTENSIONS)
     verified = built.goldimg("verify", "-O", OS)
     assert verified.returncode == 0, verified.stderr
     assert verified.stdout.count(".box: OK") == 4
+    for provider in ("aws", "gcp", "virtualbox"):
+        check_provenance(built.directory(provider))
     again = built.build(*PROVIDERS, "--boxes")
     assert again.stdout.count("up to date") == 3
     assert built.leftovers() == []
@@ -140,3 +148,15 @@ def test_settings_that_shape_a_file_make_it_stale(built: PackingSite) -> None:
     info = subprocess.run(["qemu-img", "info", image], check=True, capture_output=True, text=True)
     assert "compression type: zstd" in info.stdout
     assert "up to date" in built.build(*zstd).stdout
+
+
+def test_what_a_killed_build_left_unsealed_is_sealed_by_the_next(built: PackingSite) -> None:
+    directory = built.directory("gcp")
+    whole = {path.name for path in directory.iterdir()}
+    for name in ("manifest.json.sig", f"{OS}-1.0.0_gcp.provenance.json.sig"):
+        (directory / name).unlink()
+    done = built.build("--only", "gcp")
+    assert "up to date" in done.stdout
+    assert {path.name for path in directory.iterdir()} == whole
+    check_provenance(directory)
+    assert built.goldimg("verify", str(directory)).returncode == 0

@@ -28,6 +28,7 @@ import pytest
 
 from goldimg.layout import lay_out
 from tests.support import needs
+from tests.test_trust import check_provenance
 
 pytestmark = pytest.mark.real
 
@@ -170,9 +171,12 @@ def test_artifacts_are_those_of_qemu_and_hold_the_installed_disk(
     verified = built.goldimg("verify", "--only", ",".join(NATIVE))
     assert verified.returncode == 0, verified.stderr
     files = [line for line in verified.stdout.splitlines() if f"/{OS}/" in line]
-    assert len(files) == 4  # virtualbox has two
-    assert all(line.endswith(": OK") for line in files)
+    assert len([line for line in files if line.endswith(": OK")]) == 4  # virtualbox has two
+    signed = [line for line in files if ": OK (signed by " in line]
+    assert len(signed) == 3 * len(NATIVE)  # sums, provenance and manifest
+    assert len(files) == 4 + len(signed)
     for provider in NATIVE:
+        check_provenance(built.root / f"artifacts/1.0.0/{OS}/{provider}")
         manifest = built.manifest(provider)
         assert manifest["builder"]["name"] == ("vmware-iso" if provider == "vmware"
                                                else "virtualbox-iso")  # fmt: skip

@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from goldimg.inventory.describe import EXTENSIONS, inventory_in
 from goldimg.layout import lay_out
 from goldimg.providers import all_providers
 from tests.images.inspect import GROWN_BYTES, Image, in_container, inspect_all
 from tests.support import needs
+from tests.test_trust import check_documents
 from tests.verified import RECORD, load, note
 
 pytestmark = pytest.mark.real
@@ -160,7 +163,7 @@ def built(site: RealSite) -> RealSite:
     return site
 
 
-def test_every_artifact_is_there_and_checks(built: RealSite) -> None:
+def test_every_artifact_is_there_and_checks(built: RealSite, tmp_path: Path) -> None:
     for provider in BUILT:
         directory = built.directory(provider)
         subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=directory, check=True)
@@ -173,9 +176,15 @@ def test_every_artifact_is_there_and_checks(built: RealSite) -> None:
         assert not [name for name in names if name.endswith(".part") or name == ".staging"]
     verified = built.goldimg("verify", "-O", "Debian-12", "--only", ",".join(BUILT))
     assert verified.returncode == 0, verified.stderr
-    files = [line for line in verified.stdout.splitlines() if "/Debian-12/" in line]
-    assert len(files) == len(BUILT) + 1  # virtualbox has two
-    assert all(line.endswith(": OK") for line in files)
+    lines = [line for line in verified.stdout.splitlines() if "/Debian-12/" in line]
+    files = [line for line in lines if line.endswith(": OK")]
+    # virtualbox has two; each has what describes it
+    assert len(files) == len(BUILT) * (1 + len(EXTENSIONS)) + 1
+    # sums, provenance, manifest and two bills of materials of each
+    assert len([line for line in lines if ": OK (signed by " in line]) == len(BUILT) * 5
+    assert len(lines) == len(files) + len(BUILT) * 5
+    for provider in BUILT:
+        check_documents(built.directory(provider), tmp_path)
 
 
 def test_one_install_served_all_that_share_a_kickstart(built: RealSite) -> None:
@@ -369,6 +378,17 @@ def test_the_sites_own_additions_are_in_every_image(images: dict[str, Image], na
     assert (rebooted == "True Debian") == (name == "openstack")
 
 
+def check_inventory(built: RealSite, name: str, packages: Sequence[str]) -> None:
+    """What is told of an image is what its own dpkg says; that also names what left settings."""
+    inventory = inventory_in(built.directory(name))
+    assert inventory
+    told = {package.name for package in inventory.packages}
+    assert {"apt", "bash", "libc6"} <= told <= set(packages)
+    assert len(told) >= 0.95 * len(set(packages))
+    assert "/etc/passwd" in inventory.files
+    assert ("ssh.service" in inventory.services) == (name != "docker")
+
+
 def test_the_container_has_what_a_container_needs_and_nothing_of_a_machine(
     built: RealSite, tmp_path: Path
 ) -> None:
@@ -377,11 +397,13 @@ def test_the_container_has_what_a_container_needs_and_nothing_of_a_machine(
     listed, mark, gone = (
         "dpkg-query -W -f '${Package}\\n'",
         "awk 1 /etc/goldimg-mark /etc/goldimg-script",
-        "ls -d /boot/* /usr/lib/modules /etc/ssh /usr/lib/systemd /root/.ssh 2>/dev/null",
+        "ls -d /boot/* /usr/lib/modules /etc/ssh /usr/lib/systemd /root/.ssh 2>/dev/null; "
+        "find /usr/lib/python3/dist-packages -type d -empty",
     )
     works = "python3 -c 'print(6 * 7)'; dpkg --audit; apt-get --version | head -n 1; du -sxm /"
     said = in_container(built.path("docker"), tmp_path, [listed, mark, gone, works])
     packages = said[listed].split()
+    check_inventory(built, "docker", packages)
     machine = ("linux-image", "grub", "initramfs", "systemd-sysv", "openssh-server", "firmware")
     assert [name for name in packages if name.startswith((*machine, "cloud-init"))] == []
     assert said[mark].splitlines() == [
@@ -422,6 +444,7 @@ def test_an_image_is_no_larger_than_it_was(
     image = images[name]
     used = int(image.facts["used"].splitlines()[-1].split()[0])
     describe(built, name, packages=len(image.lines("packages")), used=used)
+    check_inventory(built, name, image.lines("packages"))
 
 
 def test_an_addition_that_fails_is_named_and_the_base_is_kept(built: RealSite) -> None:

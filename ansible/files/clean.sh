@@ -26,7 +26,7 @@ bytecode() {
         module=${compiled##*/}
         [ -e "$place/${module%%.*}.py" ] || echo "$compiled"
     done | xargs -r rm -f
-    find "$place" -mindepth 1 -depth -type d -empty -exec rmdir {} + 2>/dev/null
+    find "$place" -mindepth 1 -depth -type d -empty -delete 2>/dev/null
 }
 
 identity() {

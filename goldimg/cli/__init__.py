@@ -12,6 +12,7 @@ from goldimg import __version__
 from goldimg.cli.build import build_command, plan_command
 from goldimg.cli.catalog import catalog_command, verify_command
 from goldimg.cli.host import host_group
+from goldimg.cli.images import diff_command, list_command, show_command
 from goldimg.cli.kickstart import kickstart_group
 from goldimg.cli.os import os_group
 from goldimg.cli.publish import (
@@ -22,6 +23,7 @@ from goldimg.cli.publish import (
 )
 from goldimg.cli.serve import serve_command
 from goldimg.cli.site import doctor_command, init_command, keys_command
+from goldimg.cli.trust import prune_command, sign_command
 from goldimg.cli.watch import logs_command, watch_command
 from goldimg.errors import GoldimgError, Interrupted
 
@@ -53,8 +55,13 @@ def cli(
 for command in (
     build_command,
     plan_command,
+    list_command,
+    show_command,
+    diff_command,
     verify_command,
+    sign_command,
     catalog_command,
+    prune_command,
     upload_command,
     published_command,
     unpublish_command,

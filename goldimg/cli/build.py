@@ -19,7 +19,9 @@ from goldimg.cli.common import (
 from goldimg.errors import Interrupted
 
 if TYPE_CHECKING:
+    from goldimg.build import Request
     from goldimg.config.models import Settings
+    from goldimg.host import Host
     from goldimg.packer.policy import OnError
     from goldimg.project import Site
     from goldimg.serve.recorder import Recorder
@@ -46,6 +48,11 @@ if TYPE_CHECKING:
     help="When a build fails: remove what it leaves; stop all builds "
     "and leave their files; or leave its VM running until Enter or Ctrl-C.",
 )
+@click.option(
+    "--verify-reproducible",
+    is_flag=True,
+    help="Then build every image once more, elsewhere, and show what differs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.pass_context
 def build_command(
@@ -66,6 +73,7 @@ def build_command(
     headless: bool | None,
     from_step: str | None,
     on_error: OnError,
+    verify_reproducible: bool,
     as_json: bool,
 ) -> None:
     """Build images: ISO, install, provision, convert, checksum."""
@@ -102,7 +110,8 @@ def build_command(
         outcomes = build(site, settings, request, host=host, runner=runner, events=events)
     finally:
         display.close()
-    click.echo(outcome_json(outcomes) if as_json else outcome_table(site, outcomes))
+    if not (as_json and verify_reproducible):
+        click.echo(outcome_json(outcomes) if as_json else outcome_table(site, outcomes))
     for line in failures_text(site, outcomes):
         click.echo(line, err=True)
     codes = [getattr(item.error, "code", 1) for item in outcomes if item.error]
@@ -111,6 +120,39 @@ def build_command(
         failed = [code for code in codes if code != Interrupted.code]
         was_asked = Interrupted.code in codes and not (failed and on_error == "abort")
         sys.exit(Interrupted.code if was_asked else failed[0])
+    if verify_reproducible:
+        show_second_build(context, site, settings, request, host, as_json=as_json)
+
+
+def show_second_build(
+    context: click.Context,
+    site: Site,
+    settings: Settings,
+    request: Request,
+    host: Host,
+    *,
+    as_json: bool,
+) -> None:
+    """Builds once more and prints what differs; exit code 5 where a file does."""
+    from goldimg.again import build_again
+    from goldimg.again_report import compared_json, compared_text
+    from goldimg.display import choose_display
+    from goldimg.errors import VerificationFailed
+    from goldimg.events import Bus
+
+    quiet, verbose = context.obj["quiet"], context.obj["verbose"]
+    display, events = choose_display(sys.stderr, quiet=quiet, verbose=verbose), Bus()
+    events.subscribe(display)
+    try:
+        events.emit("", "note", "building everything once more, to compare")
+        found = build_again(site, settings, request, host=host, runner=new_runner(), events=events)
+    finally:
+        display.close()
+    title = f"{settings.name} {settings.site.version}"
+    text = "\n".join(compared_text(title, found, is_verbose=verbose))
+    click.echo(compared_json(found) if as_json else text)
+    if not all(it.is_same for it in found):
+        sys.exit(VerificationFailed.code)
 
 
 def build_recorder(site: Site, settings: Settings) -> Recorder | None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from goldimg.cli.common import flat, new_runner, read_settings, selection, show_notes, this_site
+from goldimg.cli.common import (
+    flat,
+    new_runner,
+    read_settings,
+    selection,
+    show_notes,
+    this_site,
+    with_cache,
+)
 from goldimg.errors import UsageError, VerificationFailed
 
 if TYPE_CHECKING:
@@ -18,12 +26,20 @@ if TYPE_CHECKING:
     from goldimg.project import Site
     from goldimg.providers import Provider
     from goldimg.run import Runner
-    from goldimg.verify import Checked
+    from goldimg.trust.check import Checked
+    from goldimg.trust.verifier import Trusted
 
 
 @click.command("verify")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
 @selection
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Trust this public key, or allowed_signers file, instead of the site's.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.pass_context
 def verify_command(
@@ -35,25 +51,29 @@ def verify_command(
     version: str | None,
     variables: tuple[str, ...],
     var_files: tuple[Path, ...],
+    keys: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Check finished artifacts against SHA256SUMS and the rules of their formats.
+    """Check finished artifacts: signatures, SHA256SUMS, manifests, the rules of their formats.
 
     PATH is an artifact or a directory with some below it; without one, the images of -O and
-    --version are checked.
+    --version are checked. Where a key is trusted, what it has not signed is a fault.
     """
     from goldimg.report import error_text
+    from goldimg.trust.verifier import Verifier
     from goldimg.verify import verify_path, verify_site
 
     runner = new_runner()
     site: Site | None = None
+    verifier = Verifier(_trusted(context, keys, runner), runner)
+    context.call_on_close(verifier.close)
     if paths:
-        checked: Iterable[Checked] = (it for path in paths for it in verify_path(path, runner))
+        checked: Iterable[Checked] = (it for path in paths for it in verify_path(path, verifier))
     else:
         site, settings = read_settings(context, os_name, variables, var_files, version)
         number = settings.site.version
         providers = _finished(site, settings.name, number, flat(only), flat(excepted))
-        checked = verify_site(site, settings.name, number, providers, runner)
+        checked = verify_site(site, settings.name, number, providers, verifier)
     results = []
     for item in checked:
         results.append(item)
@@ -71,6 +91,21 @@ def verify_command(
         click.echo(json.dumps(found, indent=2))
     if any(item.error for item in results):
         sys.exit(VerificationFailed.code)
+
+
+def _trusted(context: click.Context, keys: Sequence[Path], runner: Runner) -> list[Trusted]:
+    """The keys named on the command line, or those of the site around us; none elsewhere."""
+    from goldimg.config.settings import load_site
+    from goldimg.trust.own import trusted_by_site
+    from goldimg.trust.verifier import Trusted
+
+    if keys:
+        return [Trusted.read(path) for path in keys]
+    try:
+        site = this_site(context)
+    except UsageError:
+        return []
+    return trusted_by_site(site, load_site(site)[0].sign, runner)
 
 
 def _finished(
@@ -125,15 +160,11 @@ def catalog_command(
     """
     from goldimg.catalog.local import base_url_of, catalogs, known_oses, update
     from goldimg.config.settings import load_site
-    from goldimg.project import Site
 
     site = this_site(context)
     site_file, notes = load_site(site, variables=variables)
     show_notes(context, notes)
-    if site_file.cache_dir and site.cache_override is None:
-        site = Site(
-            root=site.root, cache_override=site.root / Path(site_file.cache_dir).expanduser()
-        )
+    site = with_cache(site, site_file)
     runner, url = new_runner(), base_url_of(site, site_file.catalog.url)
     names = [os_name] if os_name else known_oses(site)
     found: list[Local] = []

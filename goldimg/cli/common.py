@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from goldimg.config.models import Settings
+    from goldimg.config.models import Settings, SiteFile
     from goldimg.host import Host
     from goldimg.project import Site
     from goldimg.providers import Provider
@@ -140,6 +140,15 @@ def read_settings(
         site = replace(site, cache_override=settings.cache_dir)
     show_notes(context, settings.notes)
     return site, settings
+
+
+def with_cache(site: Site, site_file: SiteFile) -> Site:
+    """The site with the cache that its file names, unless the environment names another."""
+    from dataclasses import replace
+
+    if not site_file.cache_dir or site.cache_override is not None:
+        return site
+    return replace(site, cache_override=site.root / Path(site_file.cache_dir).expanduser())
 
 
 def show_notes(context: click.Context, notes: Iterable[str]) -> None:

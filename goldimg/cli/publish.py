@@ -128,6 +128,8 @@ def upload_command(
         outcomes = upload(tasks, force=force, dry_run=dry_run)
     finally:
         close()
+    if not dry_run:
+        sign_again(site, settings, [task.image.directory for task in tasks])
     if as_json:
         click.echo(json.dumps([outcome_json(it) for it in outcomes], indent=2))
     elif dry_run:
@@ -283,8 +285,28 @@ def unpublish_command(
         for line in removals_text(ended):
             click.echo(f"{record.provider}: {line}")
         failed |= any(it.error for it in ended)
+    places = {(it.version, it.os_name, it.provider) for it in records}
+    sign_again(site, settings, [site.artifact_dir(*place) for place in sorted(places)])
     if failed:
         raise PublishFailed("not everything could be removed", hint="run the same command again")
+
+
+def sign_again(site: Site, settings: Settings, directories: list[Path]) -> None:
+    """Signs manifests anew whose publications have changed; where that fails, it is only told."""
+    from goldimg.errors import GoldimgError
+    from goldimg.run import Runner
+    from goldimg.trust.seal import is_signed, seal
+    from goldimg.trust.signer import site_signer
+
+    for directory in directories:
+        if not directory.is_dir() or not is_signed(directory):
+            continue
+        try:
+            if signer := site_signer(site, settings.site.sign, Runner()):
+                seal(directory, signer)
+        except GoldimgError as error:
+            shown = site.shown(directory)
+            click.echo(f"warning: {shown}: the manifest is not signed again: {error}", err=True)
 
 
 def quiet_publisher(settings: Settings, name: str) -> Publisher[Any]:

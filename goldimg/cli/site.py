@@ -32,13 +32,20 @@ if TYPE_CHECKING:
 )
 @click.pass_context
 def keys_command(context: click.Context, kind: str, force: bool) -> None:
-    """Make the packer and vagrant SSH key pairs in keys/."""
-    from goldimg.keys import KeyKind, ensure_keys
+    """Make the packer and vagrant SSH key pairs in keys/, and the one that signs images.
+
+    The signing pair is made where the site names no other key, and never replaced: others trust it.
+    """
+    from goldimg.config.settings import load_site
+    from goldimg.keys import KeyKind, ensure_keys, ensure_signing_key
 
     site = this_site(context)
     choice: KeyKind = "rsa" if kind == "rsa" else "ed25519"
-    pairs = ensure_keys(site.keys, new_runner(), kind=choice, force=force)
-    for pair in pairs:
+    runner = new_runner()
+    pairs = list(ensure_keys(site.keys, runner, kind=choice, force=force))
+    sign = load_site(site)[0].sign
+    own = ensure_signing_key(site.keys, runner) if sign.using == "ssh" and not sign.key else None
+    for pair in [*pairs, *([own] if own else [])]:
         click.echo(f"{site.shown(pair.private)}  {pair.public_text}")
 
 

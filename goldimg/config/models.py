@@ -37,6 +37,7 @@ from goldimg.config.os_file import (
 )
 from goldimg.config.publish import Publish
 from goldimg.config.serve import Serve
+from goldimg.config.sign import Sign
 from goldimg.config.written import Written
 from goldimg.errors import ConfigError, Problem
 
@@ -101,6 +102,7 @@ class SiteFile(Written):
     check_sources: bool = True  # ask repositories before a VM starts
     serve: Serve = Serve()
     publish: Publish = Publish()
+    sign: Sign = Sign()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,13 +25,14 @@ def random_password() -> SecretStr:
     return SecretStr("".join(secrets.choice(_ALPHABET[2:]) for _ in range(32)))
 
 
-def crypt_hash(password: SecretStr, salt: str | None = None) -> str:
+def crypt_hash(password: SecretStr, salt: str | None = None, *, rounds: int | None = None) -> str:
     """The sha512-crypt hash of `password`, as /etc/shadow and kickstarts take it.
 
     With a `salt` the original system's hash, `$6$rounds=5000$salt$…`, is reproduced; without one
-    the salt is random and the rounds are 100,000. ValueError for a password that cannot be hashed.
+    the salt is random and the rounds are 100,000; `rounds` asks for others. ValueError for a
+    password that cannot be hashed.
     """
-    rounds = ORIGINAL_ROUNDS if salt else ROUNDS
+    rounds = rounds or (ORIGINAL_ROUNDS if salt else ROUNDS)
     chosen = salt or "".join(secrets.choice(_ALPHABET) for _ in range(16))
     key = password.get_secret_value().encode()
     if not key or len(key) > MAX_PASSWORD or b"\0" in key:

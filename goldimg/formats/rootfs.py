@@ -74,8 +74,12 @@ def write(
     runner: Runner,
     progress: Progress | None = None,
     has_kvm: bool = False,
+    newest: int | None = None,
 ) -> Written:
     """Writes the root file system in `source` to `target` as tar.gz.
+
+    What changed after `newest`, in seconds since 1970, is told to have changed then, so that the
+    hour of a build leaves no trace in it.
 
     As root, a disk with one plain ext4 or XFS file system is mounted read-only and read by GNU tar,
     where it is: nothing is copied. Any other way libguestfs reads it (slower, but it knows LVM and
@@ -93,18 +97,18 @@ def write(
             hint="provision it again: --from layer",
         )
     if root is None or os.geteuid() != 0:
-        return _by_guestfish(source, target, runner, progress, has_kvm)
+        return _by_guestfish(source, target, runner, progress, newest, has_kvm=has_kvm)
     try:
         if source.image_format == "raw" or _can_export():
-            return _by_mount(source, root, target, runner, progress)
+            return _by_mount(source, root, target, runner, progress, newest)
         with flattened(source.path, target.parent, runner) as raw:
-            return _by_mount(raw, root, target, runner, progress)
+            return _by_mount(raw, root, target, runner, progress, newest)
     except (Interrupted, MissingTool):
         raise
     except GoldimgError:
         if not has_program("guestfish"):
             raise
-        return _by_guestfish(source, target, runner, progress, has_kvm)
+        return _by_guestfish(source, target, runner, progress, newest, has_kvm=has_kvm)
 
 
 def _can_export() -> bool:
@@ -113,7 +117,12 @@ def _can_export() -> bool:
 
 
 def _by_mount(
-    source: Disk, root: Partition, target: Path, runner: Runner, progress: Progress | None
+    source: Disk,
+    root: Partition,
+    target: Path,
+    runner: Runner,
+    progress: Progress | None,
+    newest: int | None,
 ) -> Written:
     options = f"ro,nosuid,nodev,noexec,loop,offset={root.offset},sizelimit={root.size}"
     if root.kind == "xfs":
@@ -125,11 +134,17 @@ def _by_mount(
         if source.image_format != "raw":
             name = name.replace(",", ",,")  # as QEMU's option syntax wants it
         argv += [name, directory, options, PAX, source.image_format]
-        return _compress(source, target, runner, progress, argv, {"LC_ALL": "C"})
+        return _compress(source, target, runner, progress, newest, argv, {"LC_ALL": "C"})
 
 
 def _by_guestfish(
-    source: Disk, target: Path, runner: Runner, progress: Progress | None, has_kvm: bool
+    source: Disk,
+    target: Path,
+    runner: Runner,
+    progress: Progress | None,
+    newest: int | None,
+    *,
+    has_kvm: bool,
 ) -> Written:
     environment = {"LIBGUESTFS_BACKEND": "direct"}
     if not has_kvm:
@@ -143,7 +158,7 @@ def _by_guestfish(
     ]
     argv += ["--inspector", "tar-out", "/", "-", "numericowner:true", "xattrs:true", "acls:true"]
     argv += ["excludes:" + " ".join(EXCLUDED)]
-    return _compress(source, target, runner, progress, argv, environment)
+    return _compress(source, target, runner, progress, newest, argv, environment)
 
 
 def _compress(
@@ -151,6 +166,7 @@ def _compress(
     target: Path,
     runner: Runner,
     progress: Progress | None,
+    newest: int | None,
     argv: list[str],
     environment: Mapping[str, str],
 ) -> Written:
@@ -159,7 +175,7 @@ def _compress(
     ticker = Ticker(total, _at_most(progress), runner)
     with draft(target) as made:
         with GzipWriter(made.output) as stream:
-            sieve = tarball.DeviceSieve(stream.write)
+            sieve = tarball.DeviceSieve(stream.write, newest)
 
             def take(chunk: bytes) -> None:
                 sieve.take(chunk)

@@ -140,14 +140,24 @@ def sparse_pairs(block: bytes, start: int, count: int) -> list[tuple[int, int]]:
     return found
 
 
+def not_after(block: bytes, newest: int) -> bytes:
+    """The header with `newest` for its time where that is later; its checksum is made anew."""
+    if number(block[136:148]) <= newest:
+        return block
+    common = block[:136] + octal(newest, 12) + b" " * 8 + block[156 : COMMON.size]
+    return _sealed(common, block[COMMON.size :])
+
+
 class DeviceSieve:
     """Passes an archive on in pieces, without its device nodes and the headers that belong to them.
+
+    A member that changed after `newest`, in seconds since 1970, gets that time.
 
     What is no tar header any more (the end of the archive, or damage) is passed on as it is.
     """
 
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self._write = write
+    def __init__(self, write: Callable[[bytes], None], newest: int | None = None) -> None:
+        self._write, self._newest = write, newest
         self._rest = b""  # less than a block
         self._left = 0  # bytes of the open member that follow
         self._held: list[bytes] | None = None  # an extension, whose member is not known yet
@@ -180,6 +190,8 @@ class DeviceSieve:
             self._write(block)
             return
         self._left = entry.size + -entry.size % BLOCK
+        if self._newest is not None:
+            block = not_after(block, self._newest)
         if entry.type in EXTENSIONS:
             self._held = [*(self._held or []), block]
         elif entry.type in DEVICES:

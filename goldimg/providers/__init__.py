@@ -66,10 +66,15 @@ class JobFields(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion(Job):
-    """A finished disk that becomes artifacts. `seed` stands for its inputs and gives ids."""
+    """A finished disk that becomes artifacts. `seed` stands for its inputs and gives ids.
+
+    No file of it is told to have changed after `newest`, in seconds since 1970, where the format
+    tells times.
+    """
 
     disk: Disk
     seed: str
+    newest: int | None = None
 
     def write_ova(self, provider: str, machine: Machine) -> Written:
         """Writes the provider's OVA, which describes `machine` around the disk."""
@@ -105,6 +110,7 @@ class Provider(ABC):
     firmwares: ClassVar[tuple[str, ...]] = ("bios", "efi")  # that its machines can start by
     takes_guest_additions: ClassVar[bool] = False  # those of VirtualBox, where the site wants them
     is_long: ClassVar[bool] = False  # its layer takes longest, so it is started first
+    ships_files: ClassVar[bool] = False  # its first artifact is a tar archive of the files
     is_for_vagrant: ClassVar[bool] = False  # its boxes are for everyday use, not for debugging
     boxed_as: ClassVar[str] = ""  # which name the box made by --boxes has; "": there is none
     source: ClassVar[str] = ""  # the extension of the artifact that such a box is made of

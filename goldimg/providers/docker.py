@@ -21,6 +21,7 @@ class Docker(Provider):
     title = "Docker"
     extensions = ("tar.gz",)
     boxed_as, source = "docker", "tar.gz"
+    ships_files = True
     is_long = True  # it removes a kernel, a boot loader and an init system
 
     def tools(self, site: SiteFile) -> Sequence[str]:
@@ -29,7 +30,11 @@ class Docker(Provider):
 
     def convert(self, job: Conversion) -> list[Written]:
         path = job.path(self.name, "tar.gz")
-        return [rootfs.write(job.disk, path, runner=job.runner, progress=job.progress)]
+        return [
+            rootfs.write(
+                job.disk, path, runner=job.runner, progress=job.progress, newest=job.newest
+            )
+        ]
 
     def write_boxes(self, job: Boxing) -> list[Written]:
         # a disk would not start: the image has no kernel

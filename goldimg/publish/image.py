@@ -10,6 +10,7 @@ from goldimg.artifacts import MANIFEST, Finished, read_finished
 from goldimg.catalog.version import sort_key
 from goldimg.config.models import Settings
 from goldimg.errors import PublishFailed, UsageError
+from goldimg.inventory.describe import is_description
 from goldimg.project import Site, artifact_name
 
 
@@ -124,7 +125,7 @@ def image_of(
 
 
 def files_of(finished: Finished) -> tuple[File, ...]:
-    """The artifacts that a manifest lists."""
+    """The artifacts that a manifest lists; what describes them is not published with them."""
     return tuple(
         File(
             path=finished.directory / str(it["file"]),
@@ -133,6 +134,7 @@ def files_of(finished: Finished) -> tuple[File, ...]:
             virtual_size=int(str(it["virtual_size"])) if it.get("virtual_size") else None,
         )
         for it in finished.files
+        if not is_description(Path(str(it["file"])))
     )
 
 
