@@ -15,6 +15,7 @@ from goldimg.cli.host import host_group
 from goldimg.cli.images import diff_command, list_command, show_command
 from goldimg.cli.kickstart import kickstart_group
 from goldimg.cli.os import os_group
+from goldimg.cli.promote import channels_command, promote_command
 from goldimg.cli.publish import (
     gc_command,
     published_command,
@@ -65,6 +66,8 @@ for command in (
     upload_command,
     published_command,
     unpublish_command,
+    promote_command,
+    channels_command,
     gc_command,
     watch_command,
     logs_command,

@@ -203,6 +203,30 @@ class Glance:
             raise
         return found
 
+    def servers(self, image: str) -> list[str] | None:
+        """Names of the project's servers that were made of the image; None without a Nova.
+
+        https://docs.openstack.org/api-ref/compute/#list-servers
+        """
+        nova = self.connection.compute
+        endpoint = nova.get_endpoint()
+        if endpoint is None:
+            return None
+        answer = nova.request(
+            f"{endpoint.rstrip('/')}/servers?{urlencode({'image': image})}",
+            "GET",
+            raise_exc=False,
+            connect_retries=0,
+            status_code_retries=0,
+            log=False,
+            timeout=(CONNECT, READ),
+        )
+        if answer.status_code == 404:
+            return None
+        if answer.status_code >= 400:
+            raise GlanceError(answer.status_code, said(answer), "GET /servers")
+        return [str(it.get("name") or it["id"]) for it in answer.json()["servers"]]
+
     def tasks(self, id_: str) -> list[Json]:
         """The import tasks of an image, the newest last; none where the cloud is too old."""
         try:

@@ -12,6 +12,7 @@ from goldimg.publish.job import Job, brief
 from goldimg.publish.openstack import properties
 from goldimg.publish.openstack.errors import explained
 from goldimg.publish.openstack.glance import Glance, Json
+from goldimg.publish.promotion import role_of
 from goldimg.publish.publisher import UNFINISHED
 
 STATE = next(iter(UNFINISHED))  # the property that images have until they are whole
@@ -61,6 +62,8 @@ class Settling:
             "visibility": self.options.final_visibility,
             "protected": self.options.protected,
         }
+        if role_of({key: str(value) for key, value in image.items()}):
+            del wanted["visibility"]  # a channel had a say in it since
         changes: list[Json] = []
         for key, value in wanted.items():
             found = sorted(image["tags"]) if key == "tags" else image.get(key)
