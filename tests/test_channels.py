@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import pty
 import os
+import pty
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def test_a_channel_moves_is_told_and_goes_back(house: House) -> None:
     assert house.promote("1.0.0", "stable").returncode == 0
     for catalog in (house.catalog(), house.local()):
         assert (catalog["1.1.0"]["status"], catalog["1.0.0"]["status"]) == ("revoked", "active")
-        assert list(catalog)[0] != "1.1.0"  # what is off comes last
+        assert next(iter(catalog)) != "1.1.0"  # what is off comes last
     history = house.done("channels", "--history").stdout.splitlines()
     assert [line.split()[4] for line in history[1:]] == ["1.0.0", "1.1.0", "1.0.0"]
     house.done("sign")
