@@ -26,7 +26,7 @@ from goldimg.artifacts import (
 )
 from goldimg.catalog.local import base_url_of, update
 from goldimg.catalog.version import sort_key
-from goldimg.channels import Channels, read_channels
+from goldimg.channels import Channels, held, read_channels
 from goldimg.config.models import SiteFile
 from goldimg.config.settings import list_oses, load_settings
 from goldimg.errors import GoldimgError, VerificationFailed
@@ -235,6 +235,7 @@ def _remove_image(site: Site, item: Old) -> None:
         stack.enter_context(locked(lock_path(site, directory), what=site.shown(directory)))
         upload = directory / f".publish-{directory.name}.lock"
         stack.enter_context(locked(upload, what=site.shown(directory), doing="published"))
+        stack.enter_context(held(site, directory.parent.name))
         channels = _channels(site, directory.parent.name)
         # it may have been published or promoted meanwhile
         if reason := _reason_to_keep(directory, channels)[1]:

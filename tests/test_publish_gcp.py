@@ -429,6 +429,11 @@ def test_a_family_gives_the_image_of_the_channel(google: Google, shop: Shop, new
     assert left_to_do(shop, publisher(google)[0]).promoting.notes == ()
     assert publish(shop, publisher(google)[0]).status == "already there"
     assert state(google, LATER) == "DEPRECATED"
+    newest = make_shop(shop.root, "gcp", version="1.2.0", seed=3)
+    made, told = publisher(google, previous="deprecated")
+    assert publish(newest, made).status == "published"
+    assert "debian-12-1-0-0 stays as it is: a channel points to it" in told.text
+    assert state(google, IMAGE) == "ACTIVE"
 
 
 def test_a_promotion_that_google_refused_half_way_is_gone_on_with(
@@ -447,9 +452,7 @@ def test_a_promotion_that_google_refused_half_way_is_gone_on_with(
     assert state(google, IMAGE) == "DEPRECATED"
 
 
-def test_an_image_that_disks_were_made_of_is_told(
-    google: Google, shop: Shop, newer: Shop
-) -> None:
+def test_an_image_that_disks_were_made_of_is_told(google: Google, shop: Shop, newer: Shop) -> None:
     made, _ = publisher(google)
     first, second = (it.publication for it in published(shop.site, "Debian-12", "gcp"))
     google.engine.disks["europe-west1-c/web-1"] = IMAGE

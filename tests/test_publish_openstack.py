@@ -24,6 +24,7 @@ import yaml
 from goldimg.config.publish.openstack import OpenstackPublish
 from goldimg.publish.openstack import PUBLISHER
 from goldimg.publish.openstack.glance import GlanceError
+from goldimg.publish.records import published
 from goldimg.publish.upload import Outcome
 from tests.clouds.openstack import QUOTA, Glance, glance, keystone
 from tests.clouds.proxy import Proxy, proxied
@@ -501,6 +502,9 @@ def test_a_password_opens_a_cloud_with_keystone(
     assert record["extra"]["visibility"] == "public"
     again = shop.goldimg("upload", "openstack", "-O", OS, "--public", "--via", "import")
     assert "already there" in again.stdout, again.stderr
+    publisher = PUBLISHER(OpenstackPublish(cloud="lab"), session("openstack")[0])
+    (found,) = published(shop.site, OS, "openstack")
+    assert "the cloud has no Nova" in publisher.use(found.publication).note
     assert shop.goldimg(*TAKE_BACK).returncode == 0
     assert it.stored() == []
 
@@ -538,9 +542,9 @@ def of(cloud: Cloud) -> dict[str, Any]:
 
 
 def test_a_channel_shows_its_image_and_hides_the_former(cloud: Cloud, newer: Cloud) -> None:
-    options = {"promoted": "community"}
+    options = {"promoted": "shared"}
     promote(cloud.shop, cloud.publisher(**options)[0])
-    assert (of(cloud)["visibility"], of(newer)["visibility"]) == ("community", "private")
+    assert (of(cloud)["visibility"], of(newer)["visibility"]) == ("shared", "private")
     promote(newer.shop, newer.publisher(**options)[0])
     assert (of(cloud)["os_hidden"], of(newer)["os_hidden"]) == (True, False)
     assert of(cloud)["goldimg-channel-stable"] == "former"
@@ -550,9 +554,12 @@ def test_a_channel_shows_its_image_and_hides_the_former(cloud: Cloud, newer: Clo
     assert {method for method, *_ in cloud.proxy.log} == {"GET"}
     # another upload does not take back what a channel did
     assert newer.publish(**options)[0].status == "already there"
-    assert of(newer)["visibility"] == "community"
+    assert of(newer)["visibility"] == "shared"
     promote(cloud.shop, cloud.publisher(**options)[0])
     assert (of(cloud)["os_hidden"], of(newer)["os_hidden"]) == (False, True)
+    last = replace(cloud, shop=make_shop(cloud.shop.root, "openstack", version="1.2.0", seed=3))
+    assert last.publish(hide_older=True)[0].status == "published"
+    assert not of(cloud)["os_hidden"]
 
 
 def test_a_promotion_that_glance_refused_half_way_is_gone_on_with(

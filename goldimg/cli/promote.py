@@ -150,13 +150,11 @@ def to_environment(
     yes: bool,
 ) -> None:
     """Uploads with the environment's settings, then moves it."""
-    check_gate(site, settings, aim.environment, aim.version, names)
+    pass_gate(site, settings, aim.environment, names, aim.version, yes=yes or dry_run)
     tasks, close = make_tasks(
         context, site, settings, names, aim.version, environment=aim.environment
     )
     try:
-        if not dry_run:
-            approve(settings, aim.environment, aim.version, names, yes=yes)
         _upload(site, settings, tasks, dry_run=dry_run)
     finally:
         close()
@@ -167,29 +165,41 @@ def to_environment(
     move(site, settings, aim, publishers, dry_run=False, ask=lambda: None)
 
 
-def check_gate(
-    site: Site, settings: Settings, environment: str, version: str, names: list[str]
+def pass_gate(
+    site: Site,
+    settings: Settings,
+    environment: str,
+    names: list[str],
+    version: str | None,
+    *,
+    yes: bool,
 ) -> None:
-    """Raises UsageError where a version may not go to an environment.
+    """Raises where these images may not go to the environment, or where nobody approves.
 
-    Only the first one takes what was not tested: it is for trying things.
+    Only the first environment takes what was not tested: it is for trying things. Without a
+    version the newest of each provider is meant.
     """
     from goldimg.publish.gate import before, check_apart, check_order, check_tested
+    from goldimg.publish.image import find_image
+    from goldimg.publish.site import sections_of
 
-    publish = settings.site.publish
-    if before(publish, environment):
-        check_tested(site, settings.name, version, names)
-    check_order(site, settings.name, version, names, publish, environment)
-    check_apart(names, publish, environment, lambda name, it: quiet_publisher(settings, name, it))
-
-
-def approve(
-    settings: Settings, environment: str, version: str, names: list[str], *, yes: bool
-) -> None:
-    """Asks a person, where the environment wants that; UsageError where nobody can be asked."""
-    if settings.site.publish.environments[environment].approval:
-        what = f"{settings.name} {version} for {', '.join(names)}"
-        confirm(yes, f"{environment} wants approval: let {what} go there?")
+    publish, runner = settings.site.publish, new_runner()
+    sections_of(publish, environment)  # an unknown one is told first
+    chosen_versions = {it: find_image(site, settings, it, version).version for it in names}
+    for number in dict.fromkeys(chosen_versions.values()):
+        mine = [it for it in names if chosen_versions[it] == number]
+        if before(publish, environment):
+            check_tested(site, settings.name, number, mine)
+        check_order(site, settings.name, number, mine, publish, environment)
+        check_apart(
+            mine,
+            publish,
+            environment,
+            lambda name, it: quiet_publisher(settings, name, it, runner),
+        )
+        if publish.environments[environment].approval:
+            what = f"{settings.name} {number} for {', '.join(mine)}"
+            confirm(yes, f"{environment} wants approval: let {what} go there?")
 
 
 def _upload(site: Site, settings: Settings, tasks: list[Task], *, dry_run: bool) -> None:
@@ -224,12 +234,15 @@ def move(
 ) -> None:
     """Shows what a channel's move changes, asks, and carries it out."""
     from goldimg.channels import check_channels, held, read_channels
+    from goldimg.publish.gate import check_tested
     from goldimg.publish.promote import step_for
     from goldimg.report import error_text
     from goldimg.trust.signer import site_signer
 
     signer = site_signer(site, settings.site.sign, new_runner())
     with held(site, aim.os_name):
+        # again: nothing was pruned or rebuilt since, and nothing is from now on
+        check_tested(site, aim.os_name, aim.version, [it.session.provider for it in publishers])
         check_channels(site, aim.os_name, signer)
         channels = read_channels(site, aim.os_name)
         steps, failed = [], False

@@ -127,6 +127,7 @@ def upload_command(
     """
     import json
 
+    from goldimg.cli.promote import pass_gate
     from goldimg.publish.report import failures, outcome_json, outcomes_table, preview_text
     from goldimg.publish.site import as_variables
     from goldimg.publish.upload import upload
@@ -134,10 +135,10 @@ def upload_command(
     names = chosen(providers)
     flags = as_variables(names, flags_of(regions, share, public, via, create), environment)
     site, settings = read_settings(context, os_name, (*variables, *flags), var_files)
+    if environment:
+        pass_gate(site, settings, environment, names, version, yes=yes or dry_run)
     tasks, close = make_tasks(context, site, settings, names, version, environment=environment)
     try:
-        if environment:
-            pass_gate(site, settings, environment, tasks, yes=yes or dry_run)
         outcomes = upload(tasks, force=force, dry_run=dry_run)
     finally:
         close()
@@ -154,18 +155,6 @@ def upload_command(
     for line in failures(site, outcomes):
         click.echo(line, err=True)
     sys.exit(exit_code(outcomes))
-
-
-def pass_gate(
-    site: Site, settings: Settings, environment: str, tasks: list[Task], *, yes: bool
-) -> None:
-    """Raises where these images may not go to the environment, or nobody approves."""
-    from goldimg.cli.promote import approve, check_gate
-
-    for version in dict.fromkeys(task.image.version for task in tasks):
-        names = [task.image.provider for task in tasks if task.image.version == version]
-        check_gate(site, settings, environment, version, names)
-        approve(settings, environment, version, names, yes=yes)
 
 
 def chosen(providers: tuple[str, ...]) -> list[str]:
@@ -293,6 +282,7 @@ def unpublish_command(
     yes: bool,
 ) -> None:
     """Take published images back: remove image, snapshots, objects, and the record."""
+    from goldimg.publish.gate import check_unpointed
     from goldimg.publish.report import removals_text
     from goldimg.publish.sweep import unpublish
 
@@ -308,7 +298,7 @@ def unpublish_command(
             hint=f"what is published: goldimg published -O {os_name}",
         )
     if not force:
-        check_unpointed(site, settings, records)
+        check_unpointed(site, records, settings.site.publish.environments)
     publishers = {name: quiet_publisher(settings, name, environment) for name in chosen(providers)}
     strangers = [it for it in records if it.target != publishers[it.provider].target]
     if strangers:
@@ -332,23 +322,6 @@ def unpublish_command(
     sign_again(site, settings, [site.artifact_dir(*place) for place in sorted(places)])
     if failed:
         raise PublishFailed("not everything could be removed", hint="run the same command again")
-
-
-def check_unpointed(site: Site, settings: Settings, records: list[Record]) -> None:
-    """UsageError where a channel points to one of them, in the place where it is."""
-    from goldimg.channels import read_channels
-
-    environments = settings.site.publish.environments
-    for record in records:
-        names = read_channels(site, record.os_name).pointing(record.provider, record.version)
-        place = record.environment
-        ours = [it for it in names if (it == place if place else it not in environments)]
-        if ours:
-            raise UsageError(
-                f"{', '.join(ours)} points to {record.os_name} {record.version} "
-                f"of {record.provider}",
-                hint="promote another version first, or take it back with --force",
-            )
 
 
 def sign_again(site: Site, settings: Settings, directories: list[Path]) -> None:

@@ -54,7 +54,7 @@ def prune_remote(
     elif not search.old:
         click.echo("no publication is old enough to go", err=True)
     elif not yes:
-        click.echo(f"{len(search.old)} publications stay: say --yes", err=True)
+        click.echo(f"no publication was removed ({len(search.old)} would be): say --yes", err=True)
     return [
         {
             "kind": "publication",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from goldimg.artifacts import read_finished
+from goldimg.channels import read_channels
 from goldimg.config.publish import Publish
 from goldimg.errors import GoldimgError, UsageError
 from goldimg.project import Site
 from goldimg.publish.publisher import Publisher
-from goldimg.publish.records import records_in
+from goldimg.publish.records import Record, records_in
 from goldimg.tested import tested
 
 MakePublisher = Callable[[str, str], Publisher[Any]]  # of a provider and an environment
@@ -94,3 +95,17 @@ def check_apart(providers: Sequence[str], publish: Publish, to: str, make: MakeP
                     why=place,
                     hint=f"give publish.environments.{to}.{provider} settings of its own",
                 )
+
+
+def check_unpointed(site: Site, records: Collection[Record], environments: Collection[str]) -> None:
+    """UsageError where a channel points to one of these, in the place where it is."""
+    for record in records:
+        names = read_channels(site, record.os_name).pointing(record.provider, record.version)
+        place = record.environment
+        ours = [it for it in names if (it == place if place else it not in environments)]
+        if ours:
+            raise UsageError(
+                f"{', '.join(ours)} points to {record.os_name} {record.version} "
+                f"of {record.provider}",
+                hint="promote another version first, or take it back with --force",
+            )

@@ -25,7 +25,7 @@ from goldimg.publish.gcp.promoting import promoting, use
 from goldimg.publish.gcp.storage import KIND, LARGEST, PARTS, TIMEOUT, finish, send
 from goldimg.publish.job import Job, Session
 from goldimg.publish.journal import Resource
-from goldimg.publish.promotion import Promoting, Promotion, Use
+from goldimg.publish.promotion import CURRENT, Promoting, Promotion, Use, role_of
 from goldimg.publish.publisher import UNFINISHED, Call, Orphan, Preview, Publication, Publisher
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -264,6 +264,9 @@ class GcpPublisher(Publisher[GcpPublish]):
         state = self.options.previous.upper()
         for other in self._images.list(job, f"family={image.family}"):
             if other.name == image.name or other.deprecated.state in (state, "OBSOLETE", "DELETED"):
+                continue
+            if role_of(other.labels) == CURRENT:
+                job.say(f"{other.name} stays as it is: a channel points to it")
                 continue
             job.say(f"{other.name} is {self.options.previous} from now on")
             self._images.deprecate(job, other.name, state, image.self_link)
