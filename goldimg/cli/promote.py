@@ -1,8 +1,7 @@
-"""goldimg promote and channels: versions into channels and environments, and where they are."""
+"""goldimg promote: versions into channels and environments."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from goldimg.cli.common import new_runner, read_settings, this_site
+from goldimg.cli.common import new_runner, read_settings
+from goldimg.cli.gate import pass_gate
 from goldimg.cli.publish import (
     chosen,
     confirm,
@@ -165,43 +165,6 @@ def to_environment(
     move(site, settings, aim, publishers, dry_run=False, ask=lambda: None)
 
 
-def pass_gate(
-    site: Site,
-    settings: Settings,
-    environment: str,
-    names: list[str],
-    version: str | None,
-    *,
-    yes: bool,
-) -> None:
-    """Raises where these images may not go to the environment, or where nobody approves.
-
-    Only the first environment takes what was not tested: it is for trying things. Without a
-    version the newest of each provider is meant.
-    """
-    from goldimg.publish.gate import before, check_apart, check_order, check_tested
-    from goldimg.publish.image import find_image
-    from goldimg.publish.site import sections_of
-
-    publish, runner = settings.site.publish, new_runner()
-    sections_of(publish, environment)  # an unknown one is told first
-    chosen_versions = {it: find_image(site, settings, it, version).version for it in names}
-    for number in dict.fromkeys(chosen_versions.values()):
-        mine = [it for it in names if chosen_versions[it] == number]
-        if before(publish, environment):
-            check_tested(site, settings.name, number, mine)
-        check_order(site, settings.name, number, mine, publish, environment)
-        check_apart(
-            mine,
-            publish,
-            environment,
-            lambda name, it: quiet_publisher(settings, name, it, runner),
-        )
-        if publish.environments[environment].approval:
-            what = f"{settings.name} {number} for {', '.join(mine)}"
-            confirm(yes, f"{environment} wants approval: let {what} go there?")
-
-
 def _upload(site: Site, settings: Settings, tasks: list[Task], *, dry_run: bool) -> None:
     from goldimg.publish.report import failures, outcomes_table, preview_text
     from goldimg.publish.upload import upload
@@ -322,41 +285,3 @@ def _carry_out(
             why="what is done above is done",
             hint="the same command goes on; promoting the former version takes it back",
         )
-
-
-@click.command("channels")
-@click.option("-O", "--os", "os_name", help="Of this OS only.")
-@click.option("--history", is_flag=True, help="Show who promoted what, the newest last.")
-@click.option("--json", "as_json", is_flag=True, help="Print all that is known as JSON.")
-@click.pass_context
-def channels_command(
-    context: click.Context, os_name: str | None, history: bool, as_json: bool
-) -> None:
-    """Show which version each channel and environment means, and since when."""
-    from goldimg.channels import DIRECTORY, read_channels
-    from goldimg.report import table
-
-    site = this_site(context)
-    names = sorted(it.stem for it in (site.artifacts / DIRECTORY).glob("*.json"))
-    found = [read_channels(site, name) for name in names if os_name in (None, name)]
-    if as_json:
-        click.echo(json.dumps([it.as_json() for it in found], indent=2))
-        return
-    if not found:
-        click.echo("no channel points to anything yet", err=True)
-        return
-    if history:
-        rows = [("at", "os", "channel", "provider", "version", "before", "by")]
-        moves = sorted(((it.at, each.os_name, it) for each in found for it in each.history),
-                       key=lambda row: row[:2])  # fmt: skip
-        rows += [(at, name, it.channel, it.provider, it.version, it.former, it.by)
-                 for at, name, it in moves]  # fmt: skip
-    else:
-        rows = [("os", "channel", "provider", "version", "since", "by")]  # type: ignore[list-item]
-        for each in found:
-            for channel, pointers in sorted(each.pointers.items()):
-                for name, it in sorted(pointers.items()):
-                    moving = f" (moving to {it.moving_to})" if it.moving_to else ""
-                    shown = f"{it.version or 'nothing'}{moving}"
-                    rows.append((each.os_name, channel, name, shown, it.since, it.by))  # type: ignore[arg-type]
-    click.echo(table(rows))

@@ -1,4 +1,4 @@
-"""goldimg upload, published, unpublish and gc: images where they run."""
+"""goldimg upload, published and unpublish: images where they run."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def upload_command(
     """
     import json
 
-    from goldimg.cli.promote import pass_gate
+    from goldimg.cli.gate import pass_gate
     from goldimg.publish.report import failures, outcome_json, outcomes_table, preview_text
     from goldimg.publish.site import as_variables
     from goldimg.publish.upload import upload
@@ -368,48 +368,3 @@ def confirm(yes: bool, question: str) -> None:
     if not sys.stdin.isatty():
         raise UsageError("nobody is here to confirm", hint="say --yes")
     click.confirm(question, abort=True, err=True)
-
-
-@click.command("gc")
-@click.argument("providers", nargs=-1, required=True)
-@click.option("-O", "--os", "os_name", default="Debian-12", show_default=True,
-              help="Whose settings to use; what is found is of any OS.")  # fmt: skip
-@click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
-              help="Override a setting, such as publish.gcp.project=other.")  # fmt: skip
-@environment_option
-@click.option("--older", default=24.0, show_default=True, metavar="HOURS",
-              help="Orphans of this age only; what journals here know goes at once.")  # fmt: skip
-@click.option("-y", "--yes", is_flag=True, help="Remove what is found; without it, only show.")
-@click.pass_context
-def gc_command(
-    context: click.Context,
-    providers: tuple[str, ...],
-    os_name: str,
-    variables: tuple[str, ...],
-    environment: str,
-    older: float,
-    yes: bool,
-) -> None:
-    """Find and remove what interrupted uploads left at providers."""
-    from goldimg.publish.report import leftovers_table, removals_text
-    from goldimg.publish.sweep import leftovers, remove_leftovers
-
-    site, settings = read_settings(context, os_name, variables, ())
-    failed, found = False, []
-    for name in chosen(providers):
-        publisher = quiet_publisher(settings, name, environment)
-        directories = sorted(path for path in site.artifacts.glob(f"*/*/{name}") if path.is_dir())
-        there = leftovers(site, publisher, directories, older=older * 3600)
-        found += [(name, it) for it in there]
-        if yes and there:
-            ended = remove_leftovers(publisher, there)
-            for line in removals_text(ended):
-                click.echo(f"{name}: {line}")
-            failed |= any(it.error for it in ended)
-    if failed:
-        raise PublishFailed("not everything could be removed", hint="run the same command again")
-    if not found:
-        click.echo("nothing is left over", err=True)
-    elif not yes:
-        click.echo(leftovers_table(found))
-        click.echo("nothing was removed: say --yes", err=True)

@@ -1,4 +1,4 @@
-"""The remote half of goldimg prune: old publications are listed, and taken back."""
+"""goldimg gc, and the remote half of goldimg prune: what is to go at providers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from goldimg.cli.common import read_settings
+from goldimg.cli.publish import chosen, environment_option, quiet_publisher, sign_manifests
 from goldimg.errors import PublishFailed
 
 if TYPE_CHECKING:
@@ -93,7 +95,6 @@ def _publisher(
 def _remove(site: Site, site_file: SiteFile, old: Sequence[Outdated]) -> None:
     """OS by OS, while nobody can promote; what was promoted since it was listed stays."""
     from goldimg.channels import held, read_channels
-    from goldimg.cli.publish import sign_manifests
     from goldimg.publish.outdated import remove_outdated
 
     def tell(it: Outdated, removal: Removal) -> None:
@@ -115,3 +116,48 @@ def _remove(site: Site, site_file: SiteFile, old: Sequence[Outdated]) -> None:
         sign_manifests(site, site_file.sign, [site.artifact_dir(*place) for place in places])
     if not is_whole:
         raise PublishFailed("not everything could be removed", hint="run the same command again")
+
+
+@click.command("gc")
+@click.argument("providers", nargs=-1, required=True)
+@click.option("-O", "--os", "os_name", default="Debian-12", show_default=True,
+              help="Whose settings to use; what is found is of any OS.")  # fmt: skip
+@click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
+              help="Override a setting, such as publish.gcp.project=other.")  # fmt: skip
+@environment_option
+@click.option("--older", default=24.0, show_default=True, metavar="HOURS",
+              help="Orphans of this age only; what journals here know goes at once.")  # fmt: skip
+@click.option("-y", "--yes", is_flag=True, help="Remove what is found; without it, only show.")
+@click.pass_context
+def gc_command(
+    context: click.Context,
+    providers: tuple[str, ...],
+    os_name: str,
+    variables: tuple[str, ...],
+    environment: str,
+    older: float,
+    yes: bool,
+) -> None:
+    """Find and remove what interrupted uploads left at providers."""
+    from goldimg.publish.report import leftovers_table, removals_text
+    from goldimg.publish.sweep import leftovers, remove_leftovers
+
+    site, settings = read_settings(context, os_name, variables, ())
+    failed, found = False, []
+    for name in chosen(providers):
+        publisher = quiet_publisher(settings, name, environment)
+        directories = sorted(path for path in site.artifacts.glob(f"*/*/{name}") if path.is_dir())
+        there = leftovers(site, publisher, directories, older=older * 3600)
+        found += [(name, it) for it in there]
+        if yes and there:
+            ended = remove_leftovers(publisher, there)
+            for line in removals_text(ended):
+                click.echo(f"{name}: {line}")
+            failed |= any(it.error for it in ended)
+    if failed:
+        raise PublishFailed("not everything could be removed", hint="run the same command again")
+    if not found:
+        click.echo("nothing is left over", err=True)
+    elif not yes:
+        click.echo(leftovers_table(found))
+        click.echo("nothing was removed: say --yes", err=True)
