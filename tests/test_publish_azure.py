@@ -779,7 +779,7 @@ def excluded(user: User) -> list[bool]:
 
 
 def test_a_gallery_gives_the_version_of_the_channel_as_latest(user: User, newer: User) -> None:
-    options = {"gallery": {**GALLERY, "exclude_from_latest": True}}
+    options: dict[str, Any] = {"gallery": {**GALLERY, "exclude_from_latest": True}}
     assert excluded(user) == [True, True]
     promote(user.shop, user.publisher(**options)[0])
     assert excluded(user) == [False, True]

@@ -518,7 +518,7 @@ def test_an_engine_that_is_not_there_is_told(
 
 def test_a_channel_is_a_tag_that_moves(harbour: Harbour) -> None:
     newer = replace(harbour, shop=make_shop(harbour.shop.root, "docker", version="1.1.0", seed=2))
-    own = {"tags": harbour.labels()}
+    own: dict[str, Any] = {"tags": harbour.labels()}
     for each in (harbour, newer):
         assert each.publish(**own)[0].status == "published"
 

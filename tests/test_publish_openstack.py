@@ -542,7 +542,7 @@ def of(cloud: Cloud) -> dict[str, Any]:
 
 
 def test_a_channel_shows_its_image_and_hides_the_former(cloud: Cloud, newer: Cloud) -> None:
-    options = {"promoted": "shared"}
+    options: dict[str, Any] = {"promoted": "shared"}
     promote(cloud.shop, cloud.publisher(**options)[0])
     assert (of(cloud)["visibility"], of(newer)["visibility"]) == ("shared", "private")
     promote(newer.shop, newer.publisher(**options)[0])
