@@ -18,6 +18,7 @@ from goldimg.catalog.marks import marked
 from goldimg.channels import channels_path, held, read_channels
 from goldimg.config import load_settings
 from goldimg.errors import ConfigError
+from goldimg.publish.site import as_variables
 from tests.promoting import mark_tested
 from tests.publishing import GOLDIMG, OS, Shop, make_shop
 
@@ -122,9 +123,10 @@ def test_a_channel_moves_is_told_and_goes_back(house: House) -> None:
     history = house.done("channels", "--history").stdout.splitlines()
     assert [line.split()[4] for line in history[1:]] == ["1.0.0", "1.1.0", "1.0.0"]
     house.done("sign")
+    assert house.done("verify", ".").stdout.count(f"channels/{OS}.json: OK") == 1
+    assert "channels" not in house.done("verify", "artifacts/1.0.0").stdout
     (shown,) = json.loads(house.done("channels", "--json").stdout)
     assert shown["channels"]["stable"]["virtualbox"]["version"] == "1.0.0"
-    assert house.done("verify", "artifacts").stdout.count(f"channels/{OS}.json: OK") == 1
 
 
 def test_what_is_not_tested_goes_nowhere(house: House) -> None:
@@ -199,6 +201,9 @@ def test_what_a_channel_points_to_is_neither_pruned_nor_unpublished(house: House
     assert house.files("all") == ["1.0.0"]
     house.done(*take_back, "--force")
     assert house.files("all") == []
+    house.done("upload", *BY, "--version", "1.2.0")
+    assert "1.0.0 stays as it is: it is not published" in house.promote("1.2.0", "stable").stdout
+    assert house.means("stable") == "1.2.0"
 
 
 def test_channels_that_were_edited_are_not_believed(house: House) -> None:
@@ -317,6 +322,13 @@ def test_names_have_rules(house: House, key: str, value: object, fault: str) -> 
     (house.site.templates / "site.yml").write_text(text)
     with pytest.raises(ConfigError, match=fault):
         load_settings(house.site, OS, environ={})
+
+
+def test_flags_are_for_the_environment_that_is_named(house: House) -> None:
+    (variable,) = as_variables(["aws"], {"regions": "eu-west-1,us-east-1"}, "prod")
+    publish = load_settings(house.site, OS, variables=[variable], environ={}).site.publish
+    assert publish.environments["prod"].aws.regions == ("eu-west-1", "us-east-1")
+    assert (publish.environments["dev"].aws.regions, publish.aws.regions) == ((), ())
 
 
 def test_two_environments_do_not_share_a_place(house: House) -> None:

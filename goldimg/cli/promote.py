@@ -19,7 +19,7 @@ from goldimg.cli.publish import (
     quiet_publisher,
     sign_again,
 )
-from goldimg.errors import GoldimgError, PublishFailed, UsageError
+from goldimg.errors import GoldimgError, Interrupted, PublishFailed, UsageError
 
 if TYPE_CHECKING:
     from goldimg.config.models import Settings
@@ -212,6 +212,8 @@ def move(
         for publisher in publishers:
             try:
                 steps.append(step_for(site, aim, channels, publisher))
+            except Interrupted:
+                raise
             except GoldimgError as error:
                 failed = True
                 for line in error_text(error, site):
@@ -255,7 +257,6 @@ def _carry_out(
 ) -> None:
     """Provider by provider; one that fails stops no other."""
     from goldimg.channels import read_channels
-    from goldimg.errors import Interrupted
     from goldimg.publish.promote import carry_out
     from goldimg.report import error_text
 

@@ -9,7 +9,7 @@ from typing import Any
 from goldimg.artifacts import MANIFEST
 from goldimg.catalog.version import sort_key
 from goldimg.channels import Channels, read_channels
-from goldimg.errors import GoldimgError
+from goldimg.errors import GoldimgError, Interrupted
 from goldimg.project import Site
 from goldimg.publish.gate import MakePublisher
 from goldimg.publish.job import brief
@@ -102,6 +102,8 @@ def _judged(record: Record, channels: Channels, make: MakePublisher, keep: int) 
         return f"the settings are now for {target}"
     try:
         use = publisher.use(record.publication)
+    except Interrupted:
+        raise
     except Exception as error:
         return f"whether it is in use could not be asked: {brief(publisher.explain(error))}"
     if use.by:

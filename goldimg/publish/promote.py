@@ -86,6 +86,11 @@ def step_for(site: Site, aim: Aim, channels: Channels, publisher: Publisher[Any]
     if record is None:
         notes.append("it is not published there: only this site knows the channel")
     else:
+        notes += [
+            f"{it} stays as it is: it is not published by these settings, as far as this site knows"
+            for it in former
+            if it not in found
+        ]
         promotion = Promotion(
             os_name=aim.os_name,
             channel=aim.channel,
