@@ -26,9 +26,10 @@ from goldimg.artifacts import (
 )
 from goldimg.catalog.local import base_url_of, update
 from goldimg.catalog.version import sort_key
+from goldimg.channels import Channels, held, read_channels
 from goldimg.config.models import SiteFile
 from goldimg.config.settings import list_oses, load_settings
-from goldimg.errors import GoldimgError
+from goldimg.errors import GoldimgError, VerificationFailed
 from goldimg.orphans import working_in
 from goldimg.project import Site, in_use_lock, locked, write_text
 from goldimg.run import Runner
@@ -79,11 +80,12 @@ def _old_images(
         provider, os_name = path.parent.name, path.parents[1].name
         groups.setdefault((os_name, provider), []).append(path.parent)
     old, kept, notes = [], [], []
+    channels = {name: _channels(site, name) for name in sorted({it for it, _ in groups})}
     for (os_name, provider), found in sorted(groups.items()):
         is_meant = (not oses or os_name in oses) and (not providers or provider in providers)
         found.sort(key=lambda path: sort_key(path.parents[1].name), reverse=True)
         for number, directory in enumerate(found):
-            finished, reason = _reason_to_keep(directory)
+            finished, reason = _reason_to_keep(directory, channels[os_name])
             is_old = is_meant and number >= keep
             if finished and is_old and not reason:
                 why = f"{keep} newer versions are kept"
@@ -95,7 +97,15 @@ def _old_images(
     return old, kept, notes
 
 
-def _reason_to_keep(directory: Path) -> tuple[Finished | None, str]:
+def _channels(site: Site, os_name: str) -> Channels | None:
+    """The channels of an OS; None where they cannot be read: then any image may be in one."""
+    try:
+        return read_channels(site, os_name)
+    except VerificationFailed:
+        return None
+
+
+def _reason_to_keep(directory: Path, channels: Channels | None) -> tuple[Finished | None, str]:
     """The image, and why it stays however old it is; "" where nothing speaks for it."""
     try:
         finished = read_finished(directory)
@@ -107,6 +117,10 @@ def _reason_to_keep(directory: Path) -> tuple[Finished | None, str]:
         return finished, "it is published ('goldimg unpublish' takes it back)"
     if list(directory.glob(".publish-*.journal")):
         return finished, "an upload of it is unfinished ('goldimg upload' goes on, 'gc' cleans up)"
+    if channels is None:
+        return finished, "the channels cannot be read ('goldimg channels' tells why)"
+    if names := channels.pointing(directory.name, directory.parents[1].name):
+        return finished, f"{', '.join(names)} points to it"
     return finished, ""
 
 
@@ -221,7 +235,10 @@ def _remove_image(site: Site, item: Old) -> None:
         stack.enter_context(locked(lock_path(site, directory), what=site.shown(directory)))
         upload = directory / f".publish-{directory.name}.lock"
         stack.enter_context(locked(upload, what=site.shown(directory), doing="published"))
-        if reason := _reason_to_keep(directory)[1]:  # it may have been published meanwhile
+        stack.enter_context(held(site, directory.parent.name))
+        channels = _channels(site, directory.parent.name)
+        # it may have been published or promoted meanwhile
+        if reason := _reason_to_keep(directory, channels)[1]:
             raise GoldimgError(reason)
         write_text(directory / UNFINISHED, "null")
         (directory / MANIFEST).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from goldimg.artifacts import MANIFEST, SUMS, Finished, read_finished, read_sums, version_sums
+from goldimg.channels import DIRECTORY, channels_path
 from goldimg.errors import UsageError, VerificationFailed
 from goldimg.formats.stream import Ticker, sha256_of
 from goldimg.inventory.describe import check_description, is_description
@@ -29,6 +30,9 @@ def verify_site(
     directory = site.artifacts / version
     yield from check_sums_signature(directory, verifier)
     yield Checked(path=directory / SUMS, error=version_fault(directory, required=True))
+    path = channels_path(site, os_name)
+    if path.exists():
+        yield from check_signature(path, verifier)
 
 
 def verify_path(path: Path, verifier: Verifier) -> Iterator[Checked]:
@@ -52,6 +56,10 @@ def verify_path(path: Path, verifier: Verifier) -> Iterator[Checked]:
         if (version / SUMS).exists():
             yield from check_sums_signature(version, verifier)
             yield Checked(path=version / SUMS, error=version_fault(version, required=False))
+    for artifacts in sorted({directory.parents[2] for directory in found}):
+        if artifacts.is_relative_to(path):  # beside the versions, and not above what was named
+            for channels in sorted(artifacts.glob(f"{DIRECTORY}/*.json")):
+                yield from check_signature(channels, verifier)
 
 
 def verify_directory(directory: Path, verifier: Verifier) -> Iterator[Checked]:

@@ -16,12 +16,15 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
+from goldimg.channels import read_channels
 from goldimg.config import load_settings
 from goldimg.config.publish.aws import AwsPublish
 from goldimg.errors import ConfigError
@@ -34,6 +37,7 @@ from goldimg.publish.records import published
 from goldimg.publish.sweep import leftovers, remove_leftovers, unpublish
 from goldimg.publish.upload import Outcome
 from tests.clouds.aws import REGION, Cloud, running
+from tests.promoting import left_to_do, means, promote
 from tests.publishing import GOLDIMG, OS, Shop, Told, finish_image, make_shop, publish, session
 from tests.support import needs
 
@@ -888,3 +892,128 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert row, key
         if isinstance(field.default, str) and field.default:
             assert row[1] == field.default
+
+
+# --- channels -----------------------------------------------------------------------------------
+
+CHANNELS: dict[str, Any] = {
+    "regions": (REGION, OTHER),
+    "channel_parameter": "/goldimg/{os}/{channel}",
+    "deprecate_after": 30,
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two versions of an image, published to two regions."""
+
+    old: Shop
+    new: Shop
+    cloud: Cloud
+
+    def publisher(self) -> Aws:
+        return Aws(AwsPublish(**{"poll": 0.05, **CHANNELS}), session("aws")[0])
+
+    def parameters(self, channel: str = "stable") -> dict[str, str]:
+        """What the channel's parameter names, by region."""
+        found = {}
+        for region in (REGION, OTHER):
+            ssm = self.cloud.client("ssm", region)
+            name = f"/goldimg/{OS}/{channel}"
+            found[region] = str(ssm.get_parameter(Name=name)["Parameter"]["Value"])
+        return found
+
+    def image(self, shop: Shop, region: str = REGION) -> dict[str, Any]:
+        (found,) = (it for it in self.cloud.images(region)
+                    if it["ImageId"] == shop.publications[0]["ids"][region])  # fmt: skip
+        return found
+
+    def days(self, shop: Shop, region: str = REGION) -> int:
+        """Days until the image is deprecated."""
+        at = datetime.fromisoformat(self.image(shop, region)["DeprecationTime"])
+        return (at - datetime.now(UTC)).days
+
+
+@pytest.fixture
+def pair(cloud: Cloud, shop: Shop) -> Pair:
+    newer = make_shop(shop.root, "aws", version="1.1.0", seed=2)
+    for each in (shop, newer):
+        assert aws(each, **CHANNELS).status == "published"
+    return Pair(old=shop, new=newer, cloud=cloud)
+
+
+def test_a_channel_is_a_parameter_and_who_leaves_it_is_deprecated(pair: Pair) -> None:
+    promote(pair.old, pair.publisher())
+    assert pair.parameters() == pair.old.publications[0]["ids"]
+    assert pair.days(pair.old) == 29
+    promote(pair.new, pair.publisher())
+    assert pair.parameters() == pair.new.publications[0]["ids"]
+    assert [pair.days(pair.old, it) for it in (REGION, OTHER)] == [0, 0]
+    assert pair.days(pair.new) == 29
+    roles = [tags(pair.image(it))["goldimg-channel-stable"] for it in (pair.old, pair.new)]
+    assert roles == ["former", "current"]
+    pair.cloud.calls(forget=True)
+    assert left_to_do(pair.new, pair.publisher()).is_done
+    assert promote(pair.new, pair.publisher()) == []
+    names = {name for name, _, _ in pair.cloud.calls()}
+    assert names == {"ec2:DescribeImages", "ssm:GetParameter"}
+    promote(pair.old, pair.publisher())  # back again
+    assert pair.parameters() == pair.old.publications[0]["ids"]
+    assert (pair.days(pair.old), pair.days(pair.new)) == (29, 0)
+    # its parameters go with it, those of others stay
+    ended = unpublish(pair.new.site, pair.publisher(), published(pair.new.site, OS, "aws")[1])
+    assert not [it.error for it in ended if it.error]
+    assert pair.parameters() == pair.old.publications[0]["ids"]
+    unpublish(pair.old.site, pair.publisher(), published(pair.old.site, OS, "aws")[0])
+    assert inventory(pair.cloud) == set()
+
+
+def test_an_image_that_another_channel_has_is_not_deprecated(pair: Pair) -> None:
+    promote(pair.old, pair.publisher(), "stable")
+    promote(pair.old, pair.publisher(), "beta")
+    promote(pair.new, pair.publisher(), "beta")
+    assert pair.days(pair.old) == 29
+    assert pair.parameters("beta") == pair.new.publications[0]["ids"]
+    promote(pair.new, pair.publisher(), "stable")
+    assert pair.days(pair.old) == 0
+
+
+@pytest.mark.parametrize("step", ["ssm:PutParameter", "ec2:EnableImageDeprecation"])
+def test_a_promotion_that_failed_half_way_is_gone_on_with_or_back(pair: Pair, step: str) -> None:
+    promote(pair.old, pair.publisher())
+    pair.cloud.fail(step, code="AccessDeniedException", after=1)
+    with pytest.raises(ClientError):
+        promote(pair.new, pair.publisher())
+    pointer = read_channels(pair.new.site, OS).pointer("stable", "aws")
+    assert pointer is not None
+    assert (pointer.version, pointer.moving_to) == ("1.0.0", "1.1.0")
+    for version in ("1.0.0", "1.1.0"):  # neither may be pruned
+        assert read_channels(pair.new.site, OS).pointing("aws", version) == ("stable",)
+    if step.startswith("ssm"):
+        promote(pair.new, pair.publisher())
+        right = pair.new
+    else:
+        promote(pair.old, pair.publisher())
+        right = pair.old
+        assert tags(pair.image(pair.new))["goldimg-channel-stable"] == "former"
+    assert pair.parameters() == right.publications[0]["ids"]
+    assert means(right) == right.version
+    assert left_to_do(right, pair.publisher()).is_done
+
+
+def test_an_image_that_machines_use_is_told(pair: Pair) -> None:
+    publisher = pair.publisher()
+    (record, _) = published(pair.old.site, OS, "aws")
+    assert publisher.use(record.publication).by == ()
+    ec2 = pair.cloud.client("ec2", OTHER)
+    id_ = record.publication.ids[OTHER]
+    made = [ec2.run_instances(ImageId=id_, MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+            for _ in range(2)]  # fmt: skip
+    assert publisher.use(record.publication).by == tuple(f"{it} in {OTHER}" for it in made)
+    ec2.terminate_instances(InstanceIds=made)
+    assert publisher.use(record.publication).by == ()
+    data = {"ImageId": id_}
+    ec2.create_launch_template(LaunchTemplateName="web", LaunchTemplateData=data)
+    assert publisher.use(record.publication).by == (f"launch template web in {OTHER}",)
+    pair.cloud.set(denied=["ec2:DescribeInstances"])
+    assert "does not let us ask" in publisher.use(record.publication).unknown

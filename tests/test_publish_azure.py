@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.core.exceptions import ServiceRequestError
+from azure.core.exceptions import HttpResponseError, ServiceRequestError
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -26,11 +26,13 @@ from goldimg.publish.azure import PUBLISHER, arm, faults, operations
 from goldimg.publish.azure.clients import Clients
 from goldimg.publish.azure.names import next_version, plain, version_of
 from goldimg.publish.azure.pages import LONGEST, blocks_of, joined
+from goldimg.publish.records import published
 from goldimg.publish.retry import Policy
 from goldimg.publish.sweep import leftovers, remove_leftovers
 from goldimg.publish.upload import Outcome
 from tests.clouds.azure import Cloud, disk_pages, running
 from tests.clouds.azurite import ACCOUNT, DISKS, SPARE
+from tests.promoting import left_to_do, means, promote
 from tests.publishing import GOLDIMG, OS, QUICK, Shop, Told, finish_image, make_shop, session
 from tests.publishing import publish as publish_with
 
@@ -755,3 +757,89 @@ def test_pages_are_aligned_and_small(built: Shop) -> None:
             assert block.offset % 512 == block.size % 512 == 0
             assert block.offset + block.size <= opened.size
         assert blocks[-1].offset + blocks[-1].size == opened.size, "the footer is sent"
+
+
+# --- channels -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def newer(user: User) -> User:
+    """The same user with a second version; both are published to a gallery."""
+    other = replace(user, shop=make_shop(user.shop.root, "azure", version="1.1.0", mib=24, seed=2))
+    for each in (user, other):
+        outcome, _ = each.publish(gallery={**GALLERY, "exclude_from_latest": True})
+        assert outcome.status == "published", outcome.error
+    return other
+
+
+def excluded(user: User) -> list[bool]:
+    """Whether 1.0.0 and 1.1.0 are not counted as latest."""
+    found = [user.cloud.find("versions", it)["properties"] for it in ("1.0.0", "1.1.0")]
+    return [it["publishingProfile"]["excludeFromLatest"] for it in found]
+
+
+def test_a_gallery_gives_the_version_of_the_channel_as_latest(user: User, newer: User) -> None:
+    options: dict[str, Any] = {"gallery": {**GALLERY, "exclude_from_latest": True}}
+    assert excluded(user) == [True, True]
+    promote(user.shop, user.publisher(**options)[0])
+    assert excluded(user) == [False, True]
+    before = user.cloud.find("versions", "1.1.0")["properties"]["publishingProfile"]
+    promote(newer.shop, newer.publisher(**options)[0])
+    assert excluded(user) == [True, False]
+    after = user.cloud.find("versions", "1.1.0")
+    assert after["properties"]["publishingProfile"]["targetRegions"] == before["targetRegions"]
+    assert after["tags"]["goldimg-channel-stable"] == "current"
+    assert after["tags"]["goldimg-version"] == "1.1.0"
+    user.cloud.manager.heal()
+    assert promote(newer.shop, newer.publisher(**options)[0]) == []
+    assert user.cloud.manager.count("PUT|PATCH", ".") == 0
+    # another upload does not take back what a channel did
+    assert newer.publish(**options)[0].status == "already there"
+    options["gallery"] = {**options["gallery"], "replicas": 2}
+    assert newer.publish(**options)[0].status == "published"
+    assert excluded(user) == [True, False]
+    promote(user.shop, user.publisher(**options)[0])  # back, to a lower version
+    assert excluded(user) == [False, True]
+
+
+def test_a_promotion_that_azure_refused_half_way_is_gone_on_with(user: User, newer: User) -> None:
+    promote(user.shop, user.publisher(gallery=GALLERY)[0])
+    user.cloud.manager.fail("PUT", r"versions/1\.0\.0", status=403, code="AuthorizationFailed")
+    with pytest.raises(HttpResponseError):
+        promote(newer.shop, newer.publisher(gallery=GALLERY)[0])
+    assert means(newer.shop) == "1.0.0"
+    assert excluded(user) == [False, False]
+    user.cloud.manager.heal()
+    promote(newer.shop, newer.publisher(gallery=GALLERY)[0])
+    assert means(newer.shop) == "1.1.0"
+    assert excluded(user) == [True, False]
+
+
+def test_a_managed_image_is_only_tagged(user: User) -> None:
+    assert user.publish()[0].status == "published"
+    step = left_to_do(user.shop, user.publisher()[0])
+    assert "has no 'latest'" in step.promoting.notes[0]
+    promote(user.shop, user.publisher()[0])
+    assert user.cloud.find("images", NAME)["tags"]["goldimg-channel-stable"] == "current"
+    assert promote(user.shop, user.publisher()[0]) == []
+    assert user.publish()[0].status == "already there"
+
+
+def test_a_version_that_machines_use_is_told(user: User, newer: User) -> None:
+    publisher, _ = user.publisher(gallery=GALLERY)
+    first, second = (it for it in published(user.shop.site, OS, "azure"))
+    assert publisher.use(first.publication).by == ()
+    id_ = first.publication.resources[0].id
+    used = {"storageProfile": {"imageReference": {"id": id_.upper()}}}
+    machine = {"name": "web", "location": "westeurope", "properties": used}
+    user.cloud.compute.users = {"virtualmachines": [machine]}
+    assert publisher.use(first.publication).by == ("machine web",)
+    scale_set = {"name": "farm", "location": "westeurope",
+                 "properties": {"virtualMachineProfile": used}}  # fmt: skip
+    user.cloud.compute.users = {"virtualmachinescalesets": [scale_set]}
+    assert publisher.use(first.publication).by == ("scale set farm",)
+    user.cloud.compute.users = {}
+    promote(newer.shop, newer.publisher(gallery=GALLERY)[0])
+    assert publisher.use(second.publication).by == ("who asks the gallery for its latest version",)
+    user.cloud.manager.denied.append("GET .*virtualMachines")
+    assert "could not be asked" in publisher.use(first.publication).unknown

@@ -12,7 +12,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from docker.errors import ImageNotFound
 from goldimg.config.publish.docker import DockerPublish
 from goldimg.formats.gz import GzipReader
 from goldimg.publish.docker import PUBLISHER
+from goldimg.publish.docker.registry import RegistryError
 from goldimg.publish.upload import Outcome
 from tests.clouds.docker import Engine, Registry, dockerd, podman, registry
 from tests.clouds.proxy import Proxy, proxied
+from tests.promoting import means, promote
 from tests.publishing import GOLDIMG, OS, Shop, Told, finish_image, make_shop, session
 from tests.publishing import publish as publish_with
 
@@ -509,3 +511,46 @@ def test_an_engine_that_is_not_there_is_told(
     bad = shop.goldimg("upload", "docker", "-O", OS, "--var=publish.docker.repository=a//b")
     assert bad.returncode == 4
     assert "'a//b' cannot be a repository" in bad.stderr
+
+
+# --- channels -----------------------------------------------------------------------------------
+
+
+def test_a_channel_is_a_tag_that_moves(harbour: Harbour) -> None:
+    newer = replace(harbour, shop=make_shop(harbour.shop.root, "docker", version="1.1.0", seed=2))
+    own: dict[str, Any] = {"tags": harbour.labels()}
+    for each in (harbour, newer):
+        assert each.publish(**own)[0].status == "published"
+
+    def named() -> tuple[str, str]:
+        """The versions that the engine and the registry call stable."""
+        label = "org.opencontainers.image.version"
+        manifest = json.loads(harbour.registry.manifest(harbour.repository, "stable"))
+        blob = harbour.registry.get(f"{harbour.repository}/blobs/{manifest['config']['digest']}")
+        engine = harbour.inspect("stable")["Config"]["Labels"][label]
+        return engine, blob.json()["config"]["Labels"][label]
+
+    promote(harbour.shop, harbour.publisher(**own)[0])
+    assert named() == ("1.0.0", "1.0.0")
+    harbour.to_registry.fail("PUT", "/manifests/stable", status=403, body=b"{}", times=1)
+    with pytest.raises(RegistryError):
+        promote(newer.shop, newer.publisher(**own)[0])
+    assert means(newer.shop) == "1.0.0"
+    assert named() == ("1.1.0", "1.0.0")
+    harbour.to_registry.heal()
+    promote(newer.shop, newer.publisher(**own)[0])
+    assert named() == ("1.1.0", "1.1.0")
+    assert means(newer.shop) == "1.1.0"
+    for proxy in (harbour.to_engine, harbour.to_registry):
+        proxy.log.clear()
+    assert promote(newer.shop, newer.publisher(**own)[0]) == []
+    seen = {it[0] for it in (*harbour.to_engine.log, *harbour.to_registry.log)}
+    assert seen <= {"GET", "HEAD"}
+    take_back = ("unpublish", "docker", "-O", OS, "--yes", "--version")
+    done = harbour.shop.goldimg(*take_back, "1.0.0")
+    assert done.returncode == 0, done.stderr  # it has lost the tag: that stays
+    assert named() == ("1.1.0", "1.1.0")
+    done = harbour.shop.goldimg(*take_back, "1.1.0", "--force")
+    assert done.returncode == 0, done.stderr
+    assert harbour.images == []
+    assert harbour.registry.tags(harbour.repository) == []

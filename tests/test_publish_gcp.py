@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.api_core import exceptions as api
 
 from goldimg.config.publish.gcp import GcpPublish
 from goldimg.publish.gcp import GcpPublisher
@@ -18,6 +19,7 @@ from goldimg.publish.records import published
 from goldimg.publish.sweep import leftovers, remove_leftovers
 from goldimg.publish.sweep import unpublish as take_back
 from tests.clouds.gcp import NAME, Google, google_cloud
+from tests.promoting import left_to_do, means, promote
 from tests.publishing import MIB, Shop, Told, finish_image, make_shop, publish, session
 
 IMAGE = "debian-12-1-0-0"
@@ -386,3 +388,75 @@ def test_a_label_holds_63_characters() -> None:
 
 def test_a_publisher_keeps_the_contract() -> None:
     assert issubclass(GcpPublisher, Publisher)
+
+
+# --- channels -----------------------------------------------------------------------------------
+
+LATER = "debian-12-1-1-0"
+
+
+@pytest.fixture
+def newer(google: Google, shop: Shop) -> Shop:
+    """A second version; both are published."""
+    made = make_shop(shop.root, "gcp", version="1.1.0", seed=2)
+    for each in (shop, made):
+        assert publish(each, publisher(google)[0]).status == "published"
+    google.compute.heal()
+    return made
+
+
+def state(google: Google, name: str) -> str:
+    return str(google.engine.images[name].get("deprecated", {}).get("state", "ACTIVE"))
+
+
+def test_a_family_gives_the_image_of_the_channel(google: Google, shop: Shop, newer: Shop) -> None:
+    step = left_to_do(shop, publisher(google)[0])
+    assert step.promoting.notes == (
+        f"family debian-12 gives {LATER}, which is newer; it is in no channel",
+    )
+    promote(shop, publisher(google)[0])
+    promote(newer, publisher(google)[0])
+    assert (state(google, IMAGE), state(google, LATER)) == ("DEPRECATED", "ACTIVE")
+    assert google.engine.images[IMAGE]["deprecated"]["replacement"].endswith(LATER)
+    labels = [google.engine.images[it]["labels"] for it in (IMAGE, LATER)]
+    assert [it["goldimg-channel-stable"] for it in labels] == ["former", "current"]
+    assert labels[1]["goldimg-version"] == "1-1-0"
+    google.compute.heal()
+    assert promote(newer, publisher(google)[0]) == []
+    assert not [it for it in google.compute.log if it[0] != "GET" and "/token" not in it[1]]
+    promote(shop, publisher(google)[0])
+    assert (state(google, IMAGE), state(google, LATER)) == ("ACTIVE", "DEPRECATED")
+    assert left_to_do(shop, publisher(google)[0]).promoting.notes == ()
+    assert publish(shop, publisher(google)[0]).status == "already there"
+    assert state(google, LATER) == "DEPRECATED"
+    newest = make_shop(shop.root, "gcp", version="1.2.0", seed=3)
+    made, told = publisher(google, previous="deprecated")
+    assert publish(newest, made).status == "published"
+    assert "debian-12-1-0-0 stays as it is: a channel points to it" in told.text
+    assert state(google, IMAGE) == "ACTIVE"
+
+
+def test_a_promotion_that_google_refused_half_way_is_gone_on_with(
+    google: Google, shop: Shop, newer: Shop
+) -> None:
+    promote(shop, publisher(google)[0])
+    refusal = b'{"error":{"code":403,"message":"Required permission","errors":[]}}'
+    google.compute.fail("POST", "/deprecate", status=403, times=9, body=refusal)
+    with pytest.raises(api.Forbidden):
+        promote(newer, publisher(google)[0])
+    assert means(newer) == "1.0.0"
+    assert google.engine.images[LATER]["labels"]["goldimg-channel-stable"] == "current"
+    google.compute.heal()
+    promote(newer, publisher(google)[0])
+    assert means(newer) == "1.1.0"
+    assert state(google, IMAGE) == "DEPRECATED"
+
+
+def test_an_image_that_disks_were_made_of_is_told(google: Google, shop: Shop, newer: Shop) -> None:
+    made, _ = publisher(google)
+    first, second = (it.publication for it in published(shop.site, "Debian-12", "gcp"))
+    google.engine.disks["europe-west1-c/web-1"] = IMAGE
+    assert made.use(first).by == ("disk europe-west1-c/web-1",)
+    assert made.use(second).by == ()
+    google.compute.fail("GET", "/aggregated/disks", status=403, body=b"{}", times=9)
+    assert "disks could not be asked for" in made.use(first).unknown

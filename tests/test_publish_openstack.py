@@ -7,12 +7,15 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -20,9 +23,12 @@ import yaml
 
 from goldimg.config.publish.openstack import OpenstackPublish
 from goldimg.publish.openstack import PUBLISHER
+from goldimg.publish.openstack.glance import GlanceError
+from goldimg.publish.records import published
 from goldimg.publish.upload import Outcome
 from tests.clouds.openstack import QUOTA, Glance, glance, keystone
 from tests.clouds.proxy import Proxy, proxied
+from tests.promoting import means, promote
 from tests.publishing import GOLDIMG, OS, Shop, Told, finish_image, make_shop, session
 from tests.publishing import publish as publish_with
 
@@ -496,6 +502,9 @@ def test_a_password_opens_a_cloud_with_keystone(
     assert record["extra"]["visibility"] == "public"
     again = shop.goldimg("upload", "openstack", "-O", OS, "--public", "--via", "import")
     assert "already there" in again.stdout, again.stderr
+    publisher = PUBLISHER(OpenstackPublish(cloud="lab"), session("openstack")[0])
+    (found,) = published(shop.site, OS, "openstack")
+    assert "the cloud has no Nova" in publisher.use(found.publication).note
     assert shop.goldimg(*TAKE_BACK).returncode == 0
     assert it.stored() == []
 
@@ -511,3 +520,98 @@ def test_a_wrong_password_is_told(
     assert done.returncode == 4, done.stderr
     assert "refuses these credentials" in done.stderr
     assert "nobody's password" not in done.stdout + done.stderr
+
+
+# --- channels -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def newer(cloud: Cloud) -> Cloud:
+    """The same cloud with a second version; both are published."""
+    shop = make_shop(cloud.shop.root, "openstack", version="1.1.0", seed=2)
+    other = replace(cloud, shop=shop)
+    for each in (cloud, other):
+        assert each.publish()[0].status == "published"
+    return other
+
+
+def of(cloud: Cloud) -> dict[str, Any]:
+    """The image of the shop's version."""
+    (found,) = (it for it in cloud.images if it["goldimg-version"] == cloud.shop.version)
+    return found
+
+
+def test_a_channel_shows_its_image_and_hides_the_former(cloud: Cloud, newer: Cloud) -> None:
+    options: dict[str, Any] = {"promoted": "shared"}
+    promote(cloud.shop, cloud.publisher(**options)[0])
+    assert (of(cloud)["visibility"], of(newer)["visibility"]) == ("shared", "private")
+    promote(newer.shop, newer.publisher(**options)[0])
+    assert (of(cloud)["os_hidden"], of(newer)["os_hidden"]) == (True, False)
+    assert of(cloud)["goldimg-channel-stable"] == "former"
+    assert of(newer)["goldimg-channel-stable"] == "current"
+    cloud.proxy.log.clear()
+    assert promote(newer.shop, newer.publisher(**options)[0]) == []
+    assert {method for method, *_ in cloud.proxy.log} == {"GET"}
+    # another upload does not take back what a channel did
+    assert newer.publish(**options)[0].status == "already there"
+    assert of(newer)["visibility"] == "shared"
+    promote(cloud.shop, cloud.publisher(**options)[0])
+    assert (of(cloud)["os_hidden"], of(newer)["os_hidden"]) == (False, True)
+    last = replace(cloud, shop=make_shop(cloud.shop.root, "openstack", version="1.2.0", seed=3))
+    assert last.publish(hide_older=True)[0].status == "published"
+    assert not of(cloud)["os_hidden"]
+
+
+def test_a_promotion_that_glance_refused_half_way_is_gone_on_with(
+    cloud: Cloud, newer: Cloud
+) -> None:
+    promote(cloud.shop, cloud.publisher()[0])
+    cloud.proxy.fail("PATCH", ONE, status=403, body=b"no", skip=1, times=1)
+    with pytest.raises(GlanceError):
+        promote(newer.shop, newer.publisher()[0])
+    assert means(newer.shop) == "1.0.0"
+    assert not of(cloud)["os_hidden"]
+    cloud.proxy.heal()
+    promote(newer.shop, newer.publisher()[0])
+    assert means(newer.shop) == "1.1.0"
+    assert of(cloud)["os_hidden"]
+
+
+def test_an_image_that_servers_use_stays(
+    cloud: Cloud, newer: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nova itself is not here: this one answers as its API reference has it."""
+    used = of(cloud)["id"]
+    servers = {used: [{"id": "1", "name": "web"}]}
+
+    class Nova(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            query = parse_qs(urlsplit(self.path).query)
+            found = servers.get(query.get("image", [""])[0], [])
+            data = json.dumps({"servers": found}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nova) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        entry = {
+            "auth_type": "admin_token",
+            "auth": {"endpoint": cloud.proxy.url, "token": cloud.token},
+            "compute_endpoint_override": f"http://127.0.0.1:{server.server_address[1]}",
+        }
+        write_entry(tmp_path, monkeypatch, entry)
+        done = cloud.shop.goldimg("prune", "--remote", "--keep", "1", "--yes")
+        server.shutdown()
+        thread.join()
+    assert "stays: it is used by server web" in done.stderr
+    assert len(cloud.images) == 2
+    write_clouds(tmp_path, monkeypatch, cloud.proxy.url, cloud.token)
+    done = cloud.shop.goldimg("prune", "--remote", "--keep", "1", "--yes")
+    assert "the cloud has no Nova" in done.stdout
+    assert [it["goldimg-version"] for it in cloud.images] == ["1.1.0"]

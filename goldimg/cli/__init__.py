@@ -11,16 +11,18 @@ import click
 from goldimg import __version__
 from goldimg.cli.build import build_command, plan_command
 from goldimg.cli.catalog import catalog_command, verify_command
+from goldimg.cli.channels import channels_command
 from goldimg.cli.host import host_group
 from goldimg.cli.images import diff_command, list_command, show_command
 from goldimg.cli.kickstart import kickstart_group
 from goldimg.cli.os import os_group
+from goldimg.cli.promote import promote_command
 from goldimg.cli.publish import (
-    gc_command,
     published_command,
     unpublish_command,
     upload_command,
 )
+from goldimg.cli.remote import gc_command
 from goldimg.cli.serve import serve_command
 from goldimg.cli.site import doctor_command, init_command, keys_command
 from goldimg.cli.trust import prune_command, sign_command
@@ -65,6 +67,8 @@ for command in (
     upload_command,
     published_command,
     unpublish_command,
+    promote_command,
+    channels_command,
     gc_command,
     watch_command,
     logs_command,

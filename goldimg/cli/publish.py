@@ -1,4 +1,4 @@
-"""goldimg upload, published, unpublish and gc: images where they run."""
+"""goldimg upload, published and unpublish: images where they run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from goldimg.errors import Interrupted, PublishFailed, UsageError
 
 if TYPE_CHECKING:
     from goldimg.config.models import Settings
+    from goldimg.config.sign import Sign
     from goldimg.project import Site
     from goldimg.publish.publisher import Publisher
     from goldimg.publish.records import Record
@@ -39,6 +40,12 @@ def image_options(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def environment_option(command: F) -> F:
+    """`--env`, for commands that work with one environment's settings."""
+    text = "An environment of publish.environments: its settings."
+    return click.option("--env", "environment", default="", metavar="NAME", help=text)(command)
 
 
 def target_options(command: F) -> F:
@@ -80,8 +87,10 @@ def flags_of(
 @click.argument("providers", nargs=-1, required=True)
 @image_options
 @target_options
+@environment_option
 @click.option("--force", is_flag=True, help="Replace another image that has the same name.")
 @click.option("--dry-run", is_flag=True, help="Check everything and show the calls; send nothing.")
+@click.option("-y", "--yes", is_flag=True, help="The approval that an environment may want.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.pass_context
 def upload_command(
@@ -96,8 +105,10 @@ def upload_command(
     public: bool,
     via: str | None,
     create: bool,
+    environment: str,
     force: bool,
     dry_run: bool,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Publish finished images: check, send, verify, import, share, record.
@@ -116,14 +127,17 @@ def upload_command(
     """
     import json
 
+    from goldimg.cli.gate import pass_gate
     from goldimg.publish.report import failures, outcome_json, outcomes_table, preview_text
     from goldimg.publish.site import as_variables
     from goldimg.publish.upload import upload
 
     names = chosen(providers)
-    flags = as_variables(names, flags_of(regions, share, public, via, create))
+    flags = as_variables(names, flags_of(regions, share, public, via, create), environment)
     site, settings = read_settings(context, os_name, (*variables, *flags), var_files)
-    tasks, close = make_tasks(context, site, settings, names, version)
+    if environment:
+        pass_gate(site, settings, environment, names, version, yes=yes or dry_run)
+    tasks, close = make_tasks(context, site, settings, names, version, environment=environment)
     try:
         outcomes = upload(tasks, force=force, dry_run=dry_run)
     finally:
@@ -153,7 +167,13 @@ def chosen(providers: tuple[str, ...]) -> list[str]:
 
 
 def make_tasks(
-    context: click.Context, site: Site, settings: Settings, names: list[str], version: str | None
+    context: click.Context,
+    site: Site,
+    settings: Settings,
+    names: list[str],
+    version: str | None,
+    *,
+    environment: str = "",
 ) -> tuple[list[Task], Callable[[], None]]:
     """An image and a publisher for each provider, and what gives the terminal back."""
     from goldimg.display import choose_display
@@ -167,7 +187,9 @@ def make_tasks(
     watch_hurry(runner)
     tasks = [
         Task(image=images[name],
-             publisher=publisher_for(name, settings, new_session(name, runner, events)))
+             publisher=publisher_for(name, settings, new_session(name, runner, events),
+                                     environment),
+             environment=environment)
         for name in names
     ]  # fmt: skip
     display = choose_display(sys.stderr, quiet=context.obj["quiet"], verbose=context.obj["verbose"])
@@ -245,6 +267,8 @@ def find_records(
 @click.option("--version", "version", required=True, help="Version to take back.")
 @click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
               help="Override a setting, such as publish.gcp.project=other.")  # fmt: skip
+@environment_option
+@click.option("--force", is_flag=True, help="Even where a channel points to it.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def unpublish_command(
@@ -253,20 +277,29 @@ def unpublish_command(
     os_name: str,
     version: str,
     variables: tuple[str, ...],
+    environment: str,
+    force: bool,
     yes: bool,
 ) -> None:
     """Take published images back: remove image, snapshots, objects, and the record."""
+    from goldimg.publish.gate import check_unpointed
     from goldimg.publish.report import removals_text
     from goldimg.publish.sweep import unpublish
 
     site, settings = read_settings(context, os_name, variables, ())
-    records = find_records(site, settings, providers, version)
+    found = find_records(site, settings, providers, version)
+    records = [it for it in found if it.environment == environment]
     if not records:
+        where = f" in {environment}" if environment else ""
+        others = ", ".join(sorted({it.environment or "none" for it in found}))
         raise UsageError(
-            f"{os_name} {version} is not published to {', '.join(providers)}",
+            f"{os_name} {version} is not published to {', '.join(providers)}{where}",
+            why=f"it is with --env {others}" if found else "",
             hint=f"what is published: goldimg published -O {os_name}",
         )
-    publishers = {name: quiet_publisher(settings, name) for name in chosen(providers)}
+    if not force:
+        check_unpointed(site, records, settings.site.publish.environments)
+    publishers = {name: quiet_publisher(settings, name, environment) for name in chosen(providers)}
     strangers = [it for it in records if it.target != publishers[it.provider].target]
     if strangers:
         first = strangers[0]
@@ -293,6 +326,11 @@ def unpublish_command(
 
 def sign_again(site: Site, settings: Settings, directories: list[Path]) -> None:
     """Signs manifests anew whose publications have changed; where that fails, it is only told."""
+    sign_manifests(site, settings.site.sign, directories)
+
+
+def sign_manifests(site: Site, sign: Sign, directories: list[Path]) -> None:
+    """The same by the settings for signing alone."""
     from goldimg.errors import GoldimgError
     from goldimg.run import Runner
     from goldimg.trust.seal import is_signed, seal
@@ -302,20 +340,23 @@ def sign_again(site: Site, settings: Settings, directories: list[Path]) -> None:
         if not directory.is_dir() or not is_signed(directory):
             continue
         try:
-            if signer := site_signer(site, settings.site.sign, Runner()):
+            if signer := site_signer(site, sign, Runner()):
                 seal(directory, signer)
         except GoldimgError as error:
             shown = site.shown(directory)
             click.echo(f"warning: {shown}: the manifest is not signed again: {error}", err=True)
 
 
-def quiet_publisher(settings: Settings, name: str) -> Publisher[Any]:
+def quiet_publisher(
+    settings: Settings, name: str, environment: str = "", runner: Runner | None = None
+) -> Publisher[Any]:
     """A publisher for removing, which shows no progress."""
     from goldimg.events import Bus
     from goldimg.publish.site import publisher_for
     from goldimg.publish.upload import new_session
 
-    publisher = publisher_for(name, settings, new_session(name, new_runner(), Bus()))
+    session = new_session(name, runner or new_runner(), Bus())
+    publisher = publisher_for(name, settings, session, environment)
     publisher.session.is_transient = publisher.is_transient
     return publisher
 
@@ -327,46 +368,3 @@ def confirm(yes: bool, question: str) -> None:
     if not sys.stdin.isatty():
         raise UsageError("nobody is here to confirm", hint="say --yes")
     click.confirm(question, abort=True, err=True)
-
-
-@click.command("gc")
-@click.argument("providers", nargs=-1, required=True)
-@click.option("-O", "--os", "os_name", default="Debian-12", show_default=True,
-              help="Whose settings to use; what is found is of any OS.")  # fmt: skip
-@click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
-              help="Override a setting, such as publish.gcp.project=other.")  # fmt: skip
-@click.option("--older", default=24.0, show_default=True, metavar="HOURS",
-              help="Orphans of this age only; what journals here know goes at once.")  # fmt: skip
-@click.option("-y", "--yes", is_flag=True, help="Remove what is found; without it, only show.")
-@click.pass_context
-def gc_command(
-    context: click.Context,
-    providers: tuple[str, ...],
-    os_name: str,
-    variables: tuple[str, ...],
-    older: float,
-    yes: bool,
-) -> None:
-    """Find and remove what interrupted uploads left at providers."""
-    from goldimg.publish.report import leftovers_table, removals_text
-    from goldimg.publish.sweep import leftovers, remove_leftovers
-
-    site, settings = read_settings(context, os_name, variables, ())
-    failed, found = False, []
-    for name in chosen(providers):
-        publisher = quiet_publisher(settings, name)
-        directories = sorted(path for path in site.artifacts.glob(f"*/*/{name}") if path.is_dir())
-        there = leftovers(site, publisher, directories, older=older * 3600)
-        found += [(name, it) for it in there]
-        if yes and there:
-            ended = remove_leftovers(publisher, there)
-            for line in removals_text(ended):
-                click.echo(f"{name}: {line}")
-            failed |= any(it.error for it in ended)
-    if failed:
-        raise PublishFailed("not everything could be removed", hint="run the same command again")
-    if not found:
-        click.echo("nothing is left over", err=True)
-    elif not yes:
-        click.echo(leftovers_table(found))
-        click.echo("nothing was removed: say --yes", err=True)

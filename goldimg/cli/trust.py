@@ -48,6 +48,8 @@ def sign_command(
         raise UsageError("this site signs nothing", why="site.yml says sign: {with: none}")
     failed = [path for path in found if not _sign(site, path, signer, force=force)]
     failed += _sign_versions(site, found, signer, force=force)
+    if start == site.artifacts:
+        failed += _sign_channels(site, signer, force=force)
     if failed:
         raise VerificationFailed(
             f"{len(failed)} not signed", hint="'goldimg verify' tells what is wrong with them"
@@ -100,12 +102,31 @@ def _sign_versions(
     return failed
 
 
+def _sign_channels(site: Site, signer: Signer, *, force: bool) -> list[Path]:
+    """The files that tell what channels point to, in the same way."""
+    from goldimg.channels import DIRECTORY
+    from goldimg.report import error_text
+    from goldimg.trust.seal import seal_sums
+
+    failed = []
+    for path in sorted((site.artifacts / DIRECTORY).glob("*.json")):
+        try:
+            seal_sums(site, path, signer, force=force)
+        except VerificationFailed as error:
+            failed.append(path)
+            for line in error_text(error, site):
+                click.echo(line, err=True)
+    return failed
+
+
 @click.command("prune")
 @click.option("--keep", type=click.IntRange(1), default=3, show_default=True,
               help="Versions to keep of each OS and provider, the newest.")  # fmt: skip
 @click.option("-O", "--os", "os_names", multiple=True, type=Names(),
               help="Images of these OSes only.")  # fmt: skip
 @click.option("--only", multiple=True, type=Names(), help="Images of these providers only.")
+@click.option("--remote", is_flag=True,
+              help="Old publications at providers too, before what is here.")  # fmt: skip
 @click.option("-y", "--yes", is_flag=True, help="Remove what is found; without it, only show.")
 @click.option("--json", "as_json", is_flag=True, help="Print what is found as JSON.")
 @click.pass_context
@@ -114,13 +135,17 @@ def prune_command(
     keep: int,
     os_names: tuple[tuple[str, ...], ...],
     only: tuple[tuple[str, ...], ...],
+    remote: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
     """Remove old images here, and bases, disks and ISOs that no kept image was built from.
 
-    Without --yes they are only listed. Never removed: what is published, the newest versions, and
-    what a running build or upload uses.
+    Without --yes they are only listed. Never removed: what is published, what a channel points to,
+    the newest versions, and what a running build or upload uses.
+
+    With --remote publications go first: of each target those older than its newest N versions,
+    unless a channel points to them or something there uses them, as far as the provider tells.
     """
     from goldimg.config.settings import load_site
     from goldimg.providers import select_providers
@@ -133,13 +158,19 @@ def prune_command(
     if names := flat(only):
         select_providers((), names, ())
     runner = new_runner()
+    listed = []
+    if remote:
+        from goldimg.cli.remote import prune_remote
+
+        listed = prune_remote(site, site_file, runner, keep=keep, oses=flat(os_names),
+                              providers=names, yes=yes, as_json=as_json)  # fmt: skip
     found = find_old(site, keep=keep, oses=flat(os_names), providers=names)
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     total = sum(it.size for it in found.old)
     if as_json:
-        listed = [{"path": str(it.path), "kind": it.kind, "size": it.size, "why": it.why}
-                  for it in found.old]  # fmt: skip
+        listed += [{"path": str(it.path), "kind": it.kind, "size": it.size, "why": it.why}
+                   for it in found.old]  # fmt: skip
         click.echo(json.dumps(listed, indent=2))
     else:
         for it in found.old:

@@ -139,6 +139,7 @@ class Job(Session):
     journal: Journal
     run_id: str
     force: bool = False  # replace another image of the same name
+    environment: str = ""  # that it is published to
     _meter: Meter = field(default_factory=Meter)
 
     @property

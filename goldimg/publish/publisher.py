@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from goldimg.errors import GoldimgError, PublishFailed
 from goldimg.publish.job import Job, Session, brief
 from goldimg.publish.journal import Resource
+from goldimg.publish.promotion import Promoting, Promotion, Use
 
 Options = TypeVar("Options", bound=BaseModel)
 UNFINISHED = {"goldimg-state": "unfinished"}  # a tag of what a run makes, until it is whole
@@ -88,6 +89,11 @@ class Publisher(ABC, Generic[Options]):
         Known from the options alone, without a call. A journal belongs to it.
         """
 
+    @property
+    def place(self) -> str:
+        """Where images of the same version would meet: two environments cannot share it."""
+        return self.target
+
     @abstractmethod
     def check(self, job: Job) -> Preview:
         """Checks everything that can be without changing anything there, before the first byte.
@@ -123,6 +129,17 @@ class Publisher(ABC, Generic[Options]):
         What is whole is never among them: publishers tag what they make as UNFINISHED until the
         image is published, or can tell it otherwise (a pending snapshot, a queued image).
         """
+
+    def promoting(self, promotion: Promotion) -> Promoting:
+        """What has to change there for a promotion. Asks only; each change can be made again.
+
+        Called after a promotion that came to its end, it gives no changes.
+        """
+        return Promoting(notes=("there is nothing to mark: only this site knows the channel",))
+
+    def use(self, publication: Publication) -> Use:
+        """Who uses a publication, as far as the service tells."""
+        return Use(note="who uses it cannot be told")
 
     @abstractmethod
     def is_transient(self, error: BaseException) -> bool:

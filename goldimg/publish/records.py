@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,15 @@ class Record:
     published: str
     seconds: float
     publication: Publication
+    environment: str = ""  # that it was published to; empty: by the settings for all
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in the manifest, without what the manifest says already."""
         members = asdict(self)
         for known in ("provider", "os_name", "version"):
             del members[known]
+        if not self.environment:
+            del members["environment"]
         return {**members.pop("publication"), **members}
 
     @classmethod
@@ -52,6 +55,7 @@ class Record:
             started=str(entry["started"]),
             published=str(entry["published"]),
             seconds=float(entry["seconds"]),
+            environment=str(entry.get("environment", "")),
             publication=Publication(
                 name=str(entry["name"]),
                 ids=dict(entry.get("ids", {})),
@@ -81,8 +85,15 @@ def published(site: Site, os_name: str, provider: str) -> list[Record]:
 
 
 def keep(directory: Path, record: Record) -> None:
-    """Writes the record into the manifest, in place of one of the same target and name."""
-    _write(directory, [*_others(directory, record), record.as_json()])
+    """Writes the record into the manifest, in place of one of the same target and name.
+
+    What an environment has stays the environment's, whoever publishes it there again.
+    """
+    others = _others(directory, record)
+    before = [it.get("environment", "") for it in records_in(directory) if it not in others]
+    if not record.environment and any(before):
+        record = replace(record, environment=str(before[0]))
+    _write(directory, [*others, record.as_json()])
 
 
 def drop(directory: Path, record: Record) -> None:

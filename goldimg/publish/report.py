@@ -95,12 +95,14 @@ def failures(site: Site, outcomes: Sequence[Outcome]) -> list[str]:
 
 def records_table(records: Sequence[Record]) -> str:
     """`goldimg published`: a line for each id."""
-    rows = [("provider", "version", "name", "where", "id", "published")]
+    head = ("provider", "version", "name", "where", "id", "published")
+    has_environments = any(record.environment for record in records)
+    rows: list[tuple[str, ...]] = [(*head, "env") if has_environments else head]
     for record in records:
         for place, id_ in (record.publication.ids or {record.target: ""}).items():
-            name = record.publication.name
-            row = (record.provider, record.version, name, place, id_, record.published[:16])
-            rows.append(row)
+            name, at = record.publication.name, record.published[:16]
+            row = (record.provider, record.version, name, place, id_, at)
+            rows.append((*row, record.environment) if has_environments else row)
     return table(rows)
 
 

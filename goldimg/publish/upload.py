@@ -26,10 +26,11 @@ Status = Literal["published", "already there", "checked", "failed", "interrupted
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """An image, and the publisher that takes it."""
+    """An image, the publisher that takes it, and the environment whose settings that has."""
 
     image: Image
     publisher: Publisher[Any]
+    environment: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,7 @@ def _one(task: Task, *, force: bool, dry_run: bool) -> Outcome:
         journal=journal,
         run_id=secrets.token_hex(8),
         force=force,
+        environment=task.environment,
     )
     preview: Preview | None = None
 
@@ -162,6 +164,7 @@ def _record(
         published=now(),
         seconds=round(seconds, 1),
         publication=publication,
+        environment=job.environment,
     )
 
 

@@ -163,6 +163,7 @@ class Cloud:
         self.blobs.heal()
         self.wrong.clear()
         self.compute.most_disks, self.compute.sas_seconds = 100, None
+        self.compute.users = {}
         self.galleries.most_replicas = 100
         for account in (ACCOUNT, SPARE, DISKS):
             service = self.service(account)

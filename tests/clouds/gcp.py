@@ -86,6 +86,7 @@ class Engine:
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     operations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    disks: dict[str, str] = field(default_factory=dict)  # names of images by zone/name
     contents: dict[str, bytes] = field(default_factory=dict)  # archives as they were imported
     refuse_login: bool = False
     fail_import: tuple[str, str] | None = None  # code and message of the next import's error
@@ -95,7 +96,8 @@ class Engine:
 
     def clear(self) -> None:
         with self.lock:
-            for store in (self.images, self.policies, self.operations, self.contents):
+            for store in (self.images, self.policies, self.operations, self.contents,
+                          self.disks):  # fmt: skip
                 store.clear()
             self.refuse_login, self.fail_import = False, None
             self.before_done = lambda _: None
@@ -214,6 +216,18 @@ class Engine:
             raise Refusal(400, "Invalid value for field 'resource.state'")
         return self.start("deprecate", lambda: image.update(deprecated=body))
 
+    def aggregated_disks(self) -> dict[str, Any]:
+        """https://cloud.google.com/compute/docs/reference/rest/v1/disks/aggregatedList"""
+        items: dict[str, Any] = {
+            "zones/europe-west1-b": {"warning": {"code": "NO_RESULTS_ON_PAGE"}}
+        }
+        start = f"https://www.googleapis.com/compute/v1/projects/{PROJECT}/global/images"
+        for place, image in self.disks.items():
+            zone, _, name = place.partition("/")
+            scope = items.setdefault(f"zones/{zone}", {"disks": []})
+            scope["disks"].append({"name": name, "sourceImage": f"{start}/{image}"})
+        return {"items": items}
+
     def policy(self, name: str) -> dict[str, Any]:
         self.get(name)
         return self.policies.setdefault(name, {"etag": "ACAB", "bindings": []})
@@ -329,12 +343,14 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refusal(401, "Request had invalid authentication credentials.", "required")
         body = json.loads(raw) if raw else {}
         place = re.fullmatch(
-            rf"/compute/v1/projects/{PROJECT}/global/(images|operations)(?:/([^/]+))?(?:/(\w+))?",
+            rf"/compute/v1/projects/{PROJECT}/(?:global|aggregated)/(images|operations|disks)(?:/([^/]+))?(?:/(\w+))?",
             url.path,
         )
         if place is None:
             raise Refusal(404, f"The resource '{url.path}' was not found")
         kind, name, verb = place.groups()
+        if kind == "disks":
+            return engine.aggregated_disks()
         if kind == "operations":
             return engine.poll(name)
         verbs: dict[tuple[str, str | None], Callable[[], dict[str, Any]]] = {

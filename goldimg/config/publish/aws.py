@@ -48,6 +48,11 @@ Parameter = Annotated[
     matching(r"/[A-Za-z0-9_.{}/-]{1,1000}", 'must be a name such as "/goldimg/{os}/latest"'),
     template("os", "version"),
 ]
+ChannelParameter = Annotated[
+    str,
+    matching(r"/[A-Za-z0-9_.{}/-]{1,1000}", 'must be a name such as "/goldimg/{os}/{channel}"'),
+    template("os", "channel", required="channel"),
+]
 Profile = Annotated[str, matching(r"[A-Za-z0-9_.@+-]{1,128}", "must be the name of a profile")]
 
 
@@ -71,6 +76,7 @@ class AwsPublish(Section):
     deprecate_after: int | None = Field(default=None, ge=1, le=3650)  # days
     deprecate_at: date | None = None
     ssm_parameter: Parameter | None = None
+    channel_parameter: ChannelParameter | None = None  # names the image that a channel points to
     verify: Literal["sample", "all"] = "sample"  # blocks that are read back
     workers: int = Field(default=24, ge=1, le=64)  # blocks under way at once
     timeout: Seconds = seconds("2h")  # of each import, copy and snapshot

@@ -26,6 +26,8 @@ class OpenstackPublish(Section):
     public: bool = False  # the same as visibility: public
     share: Words = ()  # ids of projects that may use it
     protected: bool = False  # nobody can delete it by mistake
+    # What a channel's image becomes; none: it stays as it is.
+    promoted: Literal["private", "shared", "community", "public"] | None = None
     hide_older: bool = False  # lists show the newest version only
     disk_bus: Literal["virtio", "scsi", "sata", "ide"] = "virtio"
     machine: Literal["pc", "q35"] | None = None  # else the cloud's own choice

@@ -13,9 +13,11 @@ from goldimg.formats.vmdk_read import VmdkDisk
 from goldimg.publish.aws import blocks, errors, images, imports, preflight, sharing
 from goldimg.publish.aws.clients import Clients, Work
 from goldimg.publish.aws.images import Found
+from goldimg.publish.aws.promoting import Promoter
 from goldimg.publish.aws.removal import Remover
 from goldimg.publish.job import Job, Session
 from goldimg.publish.journal import Resource
+from goldimg.publish.promotion import Promoting, Promotion, Use
 from goldimg.publish.publisher import Orphan, Preview, Publication, Publisher
 
 T = TypeVar("T")
@@ -176,6 +178,12 @@ class Aws(Publisher[AwsPublish]):
 
     def delete(self, resource: Resource) -> None:
         self.remover.delete(resource)
+
+    def promoting(self, promotion: Promotion) -> Promoting:
+        return Promoter(self.remover.call, self.options).promoting(promotion)
+
+    def use(self, publication: Publication) -> Use:
+        return Promoter(self.remover.call, self.options).use(publication)
 
     def orphans(self) -> list[Orphan]:
         return self.remover.orphans(self.options, list(self.regions))

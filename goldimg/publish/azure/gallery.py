@@ -31,6 +31,7 @@ from goldimg.publish.azure.names import Names, next_version, regions_of, version
 from goldimg.publish.azure.operations import complete
 from goldimg.publish.job import Job, Session
 from goldimg.publish.journal import Resource
+from goldimg.publish.promotion import FORMER, role_of
 
 GALLERY, DEFINITION, VERSION = "gallery", "image definition", "image version"
 NUMBER = "gallery-version"  # in the journal, where it was counted
@@ -124,7 +125,12 @@ class Gallery:
             (it.name, it.replicas, it.storage) for it in regions_of(self._options, self.settings)
         }
         is_excluded = bool(there.get("excludeFromLatest"))
-        return have == wanted and is_excluded == self.settings.exclude_from_latest
+        return have == wanted and is_excluded == self._wants_exclusion(found)
+
+    def _wants_exclusion(self, found: Body) -> bool:
+        """As the settings say, unless a channel had a say in it since."""
+        role = role_of(tags_of(found))
+        return role == FORMER if role else self.settings.exclude_from_latest
 
     # Making
 
@@ -192,7 +198,8 @@ class Gallery:
         number = str(found["name"])
         profile = properties(found).get("storageProfile") or {}
         source = (profile.get("osDiskImage") or {}).get("source") or {}
-        self._write(job, number, {"osDiskImage": {"source": source}}, tags_of(found))
+        is_excluded = self._wants_exclusion(found)
+        self._write(job, number, {"osDiskImage": {"source": source}}, tags_of(found), is_excluded)
         return Resource(kind=VERSION, id=self.version_id(number))
 
     def _put(self, job: Job, number: str, source: dict[str, Any]) -> None:
@@ -213,8 +220,12 @@ class Gallery:
                 job.journal.remove(resource)
             raise
 
-    def _write(self, job: Job, number: str, storage: Body, tags: Any) -> None:
+    def _write(
+        self, job: Job, number: str, storage: Body, tags: Any, is_excluded: bool | None = None
+    ) -> None:
         profile = profile_body(self.settings, regions_of(self._options, self.settings))
+        if is_excluded is not None:
+            profile["excludeFromLatest"] = is_excluded
         inner: dict[str, Any] = {"publishingProfile": profile, "storageProfile": storage}
         if self.settings.block_deletion_before_end_of_life:
             inner["safetyProfile"] = {"blockDeletionBeforeEndOfLife": True}

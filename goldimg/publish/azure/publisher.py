@@ -12,9 +12,11 @@ from goldimg.publish.azure.arm import Body, is_ours, properties, state_of
 from goldimg.publish.azure.checking import Checker
 from goldimg.publish.azure.clients import Clients
 from goldimg.publish.azure.names import Names, names_of, regions_of
+from goldimg.publish.azure.promoting import Promoter
 from goldimg.publish.azure.sweeping import find_orphans
 from goldimg.publish.job import Job, Session
 from goldimg.publish.journal import Resource
+from goldimg.publish.promotion import Promoting, Promotion, Use
 from goldimg.publish.publisher import Orphan, Preview, Publication, Publisher
 
 if TYPE_CHECKING:
@@ -232,6 +234,16 @@ class AzurePublisher(Publisher[AzurePublish]):
             image.delete(session, clients, resource.id, timeout)
         else:
             gallery.delete(session, clients, resource.id, timeout)
+
+    @property
+    def _promoter(self) -> Promoter:
+        return Promoter(self.session, self.clients, float(self.options.timeout))
+
+    def promoting(self, promotion: Promotion) -> Promoting:
+        return self._promoter.promoting(promotion)
+
+    def use(self, publication: Publication) -> Use:
+        return self._promoter.use(publication)
 
     def _within(self, url: str) -> tuple[Any, str]:
         """The account's service and what follows its URL; the account of the settings only."""

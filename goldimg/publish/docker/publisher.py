@@ -19,10 +19,12 @@ from goldimg.publish.docker.content import Content
 from goldimg.publish.docker.engine import Engine, address, names_of
 from goldimg.publish.docker.errors import explained, is_transient
 from goldimg.publish.docker.loading import LATEST, LOADED, NAME, Loading, is_newer, version_of
+from goldimg.publish.docker.promoting import promoting
 from goldimg.publish.docker.push import UPLOAD, Push
 from goldimg.publish.docker.registry import Registry, credentials_of
 from goldimg.publish.job import Job, Session
 from goldimg.publish.journal import Resource
+from goldimg.publish.promotion import Promoting, Promotion
 from goldimg.publish.publisher import Call, Orphan, Preview, Publication, Publisher
 
 MANIFEST = "manifest"  # the kind of a registry's resource
@@ -45,6 +47,10 @@ class DockerPublisher(Publisher[DockerPublish]):
         places = [f"engine {address()}"] if self.options.engine else []
         places += [f"registry {self.options.registry}"] if self.options.registry else []
         return " and ".join(places)
+
+    @property
+    def place(self) -> str:
+        return f"{self.target}, {self.options.repository}"
 
     # -- before the first byte
 
@@ -271,6 +277,11 @@ class DockerPublisher(Publisher[DockerPublish]):
             self.session.warn(f"image {id_[:19]} stays: it is also called {names}")
         elif found:
             self._engine.remove(id_)
+
+    def promoting(self, promotion: Promotion) -> Promoting:
+        engine = self._engine if self.options.engine else None
+        registry = self._registry if self.options.registry else None
+        return promoting(self.session, engine, registry, promotion)
 
     def orphans(self) -> list[Orphan]:
         """Images of goldimg's without a name: loads that no run has finished.

@@ -21,9 +21,11 @@ from goldimg.errors import GoldimgError, PublishFailed
 from goldimg.formats import gcptar
 from goldimg.publish.gcp.compute import Images
 from goldimg.publish.gcp.names import explained, is_transient, labels, message, resource_name
+from goldimg.publish.gcp.promoting import promoting, use
 from goldimg.publish.gcp.storage import KIND, LARGEST, PARTS, TIMEOUT, finish, send
 from goldimg.publish.job import Job, Session
 from goldimg.publish.journal import Resource
+from goldimg.publish.promotion import CURRENT, Promoting, Promotion, Use, role_of
 from goldimg.publish.publisher import UNFINISHED, Call, Orphan, Preview, Publication, Publisher
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -263,6 +265,9 @@ class GcpPublisher(Publisher[GcpPublish]):
         for other in self._images.list(job, f"family={image.family}"):
             if other.name == image.name or other.deprecated.state in (state, "OBSOLETE", "DELETED"):
                 continue
+            if role_of(other.labels) == CURRENT:
+                job.say(f"{other.name} stays as it is: a channel points to it")
+                continue
             job.say(f"{other.name} is {self.options.previous} from now on")
             self._images.deprecate(job, other.name, state, image.self_link)
 
@@ -302,6 +307,12 @@ class GcpPublisher(Publisher[GcpPublish]):
                 return
 
         self.session.call(remove, what="objects.delete")
+
+    def promoting(self, promotion: Promotion) -> Promoting:
+        return promoting(self._images, self.session, promotion)
+
+    def use(self, publication: Publication) -> Use:
+        return use(self._images, self.session, publication)
 
     def orphans(self) -> list[Orphan]:
         found = []

@@ -30,10 +30,11 @@ class Images:
         self.project = project
         self._images = compute_v1.ImagesClient(**given)
         self._operations = compute_v1.GlobalOperationsClient(**given)
+        self._disks = compute_v1.DisksClient(**given)
 
     def close(self) -> None:
         """Ends the connections."""
-        for client in (self._images, self._operations):
+        for client in (self._images, self._operations, self._disks):
             transport: Any = client.transport
             transport.close()
 
@@ -49,6 +50,26 @@ class Images:
                 return None
 
         return session.call(ask, what="images.get")
+
+    def disks_of(self, session: Session, name: str) -> list[str]:
+        """Disks of the project that were made of the image, as `zone/name`.
+
+        https://cloud.google.com/compute/docs/reference/rest/v1/disks/aggregatedList
+        """
+        wanted = f"projects/{self.project}/global/images/{name}"
+        request = compute_v1.AggregatedListDisksRequest(
+            project=self.project, filter=f'sourceImage eq ".*/images/{name}"'
+        )
+        found = session.call(
+            lambda: list(self._disks.aggregated_list(request=request, timeout=TIMEOUT, retry=None)),
+            what="disks.aggregatedList",
+        )
+        return [
+            f"{zone.rpartition('/')[2]}/{disk.name}"
+            for zone, scope in found
+            for disk in scope.disks
+            if disk.source_image.endswith(f"/{wanted}")
+        ]
 
     def list(self, session: Session, condition: str) -> list[compute_v1.Image]:
         """Images that fulfil the filter, the newest last."""
@@ -117,7 +138,7 @@ class Images:
         if operation := session.call(ask, what="images.delete"):
             self.wait(session, operation.name, what=f"removing image {name}")
 
-    def relabel(self, job: Job, image: compute_v1.Image, labels: dict[str, str]) -> None:
+    def relabel(self, job: Session, image: compute_v1.Image, labels: dict[str, str]) -> None:
         """Replaces the image's labels."""
         request = compute_v1.GlobalSetLabelsRequest(
             labels=labels, label_fingerprint=image.label_fingerprint
@@ -168,9 +189,14 @@ class Images:
             what="images.setIamPolicy",
         )
 
-    def deprecate(self, job: Job, name: str, state: str, replacement: str) -> None:
-        """Marks the image as DEPRECATED or OBSOLETE, in favour of `replacement` (a link)."""
-        status = compute_v1.DeprecationStatus(state=state.upper(), replacement=replacement)
+    def deprecate(self, job: Session, name: str, state: str, replacement: str) -> None:
+        """Marks the image as DEPRECATED or OBSOLETE, in favour of `replacement` (a link).
+
+        ACTIVE, without a replacement, takes that back.
+        """
+        status = compute_v1.DeprecationStatus(state=state.upper())
+        if replacement:
+            status.replacement = replacement
         operation = job.call(
             lambda: self._images.deprecate_unary(
                 project=self.project,

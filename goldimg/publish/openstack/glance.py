@@ -203,6 +203,45 @@ class Glance:
             raise
         return found
 
+    def servers(self, image: str) -> list[str] | None:
+        """Names of the project's servers that were made of the image; None without a Nova.
+
+        https://docs.openstack.org/api-ref/compute/#list-servers
+        """
+        endpoint = self._nova()
+        if endpoint is None:
+            return None
+        answer = self.connection.session.request(
+            f"{endpoint.rstrip('/')}/servers?{urlencode({'image': image})}",
+            "GET",
+            raise_exc=False,
+            connect_retries=0,
+            status_code_retries=0,
+            log=False,
+            timeout=(CONNECT, READ),
+        )
+        if answer.status_code in (300, 404):  # some other service is at this address
+            return None
+        if answer.status_code >= 400:
+            raise GlanceError(answer.status_code, said(answer), "GET /servers")
+        return [str(it.get("name") or it["id"]) for it in answer.json()["servers"]]
+
+    def _nova(self) -> str | None:
+        """Where the cloud's Nova is: as clouds.yaml says, or the catalogue."""
+        from keystoneauth1.exceptions import CatalogException
+
+        config = self.connection.config
+        told = config.get_endpoint("compute")
+        try:
+            found = told or self.connection.session.get_endpoint(
+                service_type="compute",
+                interface=config.get_interface("compute"),
+                region_name=config.get_region_name("compute"),
+            )
+        except CatalogException:  # no such service, or not in this region
+            return None
+        return str(found) if found else None
+
     def tasks(self, id_: str) -> list[Json]:
         """The import tasks of an image, the newest last; none where the cloud is too old."""
         try:

@@ -19,8 +19,10 @@ from goldimg.publish.journal import Resource
 from goldimg.publish.openstack import properties
 from goldimg.publish.openstack.errors import explained
 from goldimg.publish.openstack.glance import Glance, Json, is_transient
+from goldimg.publish.openstack.promoting import Promoter
 from goldimg.publish.openstack.sending import Damaged, Sender
 from goldimg.publish.openstack.settling import STATE, Settling
+from goldimg.publish.promotion import Promoting, Promotion, Use
 from goldimg.publish.publisher import (
     UNFINISHED,
     Call,
@@ -230,6 +232,12 @@ class OpenstackPublisher(Publisher[OpenstackPublish]):
 
     def delete(self, resource: Resource) -> None:
         self.session.call(lambda: self._glance.delete(resource.id), what="image-delete")
+
+    def promoting(self, promotion: Promotion) -> Promoting:
+        return Promoter(self.session, self._glance, self.options).promoting(promotion)
+
+    def use(self, publication: Publication) -> Use:
+        return Promoter(self.session, self._glance, self.options).use(publication)
 
     def orphans(self) -> list[Orphan]:
         found = self.session.call(lambda: self._glance.images(**UNFINISHED), what="image-list")

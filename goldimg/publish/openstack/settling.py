@@ -12,6 +12,7 @@ from goldimg.publish.job import Job, brief
 from goldimg.publish.openstack import properties
 from goldimg.publish.openstack.errors import explained
 from goldimg.publish.openstack.glance import Glance, Json
+from goldimg.publish.promotion import CURRENT, role_of
 from goldimg.publish.publisher import UNFINISHED
 
 STATE = next(iter(UNFINISHED))  # the property that images have until they are whole
@@ -61,6 +62,8 @@ class Settling:
             "visibility": self.options.final_visibility,
             "protected": self.options.protected,
         }
+        if _role(image):
+            del wanted["visibility"]  # a channel had a say in it since
         changes: list[Json] = []
         for key, value in wanted.items():
             found = sorted(image["tags"]) if key == "tags" else image.get(key)
@@ -134,6 +137,7 @@ class Settling:
             if it["status"] == "active"
             and STATE not in it
             and not it["os_hidden"]
+            and _role(it) != CURRENT  # a channel points to it
             and sort_key(str(it.get("goldimg-version", ""))) < ours
         ]
 
@@ -143,3 +147,8 @@ class Settling:
 
     def _why(self, error: BaseException) -> str:
         return brief(explained(error, "the cloud"))
+
+
+def _role(image: Json) -> str:
+    """What the image is to channels, by its properties."""
+    return role_of({key: str(value) for key, value in image.items()})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
@@ -23,7 +23,9 @@ from goldimg.providers import all_providers
 from goldimg.publish.image import File
 from goldimg.publish.job import Job, Session
 from goldimg.publish.journal import Resource
+from goldimg.publish.promotion import Change, Promoting, Promotion
 from goldimg.publish.publisher import Call, Orphan, Preview, Publication, Publisher
+from goldimg.publish.shelf.promoting import NOTE, with_channels
 from goldimg.publish.shelf.stores import Changed, Directory, HttpPut, Store
 
 Options = VirtualboxPublish | VmwarePublish
@@ -272,6 +274,25 @@ class ShelfPublisher(Publisher[Any]):
             return rendered(merged.catalog)
 
         self._replace(self.session, resource.where, without)
+
+    def promoting(self, promotion: Promotion) -> Promoting:
+        if not self.has_catalog:
+            return super().promoting(promotion)
+        key = file_name(promotion.os_name, "")
+        found = self.session.call(lambda: self._store.read(key), what=f"read {key}")
+        if found is None:
+            raise PublishFailed(f"{self.name}: there is no {key} at {self._to} any more")
+
+        def changed(data: bytes) -> bytes:
+            existing = parsed(data, self._to)
+            new = with_channels(existing, promotion)
+            return data if new == existing else rendered(new)
+
+        if changed(found[0]) == found[0]:
+            return Promoting(notes=(NOTE,))
+        make = partial(self._replace, self.session, key, changed)
+        words = f"{key} says {promotion.to.version}: {', '.join(promotion.to.channels)}"
+        return Promoting(changes=(Change(what=words, make=make),), notes=(NOTE,))
 
     def orphans(self) -> list[Orphan]:
         return []  # files are whole or not there; what the journal knows is found without us

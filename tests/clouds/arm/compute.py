@@ -56,11 +56,17 @@ class Compute:
     def __init__(self, manager: Manager, blobs: Blobs) -> None:
         self.manager, self.blobs = manager, blobs
         self.most_disks = 100
+        self.users: dict[str, list[Body]] = {}  # machines and scale sets, by kind
         self.sas_seconds: int | None = None  # shorter than asked for
         name = r"(?P<name>[^/]+)"
         manager.routes += [
             (COMPUTE + "/images", self.list_),
             (COMPUTE + f"/images/{name}", self.image),
+            (
+                ROOT + r"/providers/microsoft\.compute/"
+                "(?P<kind>virtualmachines|virtualmachinescalesets)",
+                self.machines,
+            ),
             (COMPUTE + "/disks", self.list_),
             (COMPUTE + f"/disks/{name}", self.disk),
             (COMPUTE + f"/disks/{name}/(?P<act>begingetaccess|endgetaccess)", self.access),
@@ -89,6 +95,8 @@ class Compute:
             return self._delete(asked, IMAGE)
         if asked.method == "GET":
             return Answer(status=200, body=self.manager.get(asked.path))
+        if asked.method == "PATCH":
+            return self._tag(asked)
         self.manager.get(asked.path.split("/providers/")[0])
         check_body(asked.body, "Image")
         if not re.fullmatch(r"[A-Za-z0-9]([\w.-]{0,78}[A-Za-z0-9_])?", asked.parts["name"]):
@@ -105,6 +113,19 @@ class Compute:
                 409, "PropertyChangeNotAllowed", "Changing property 'image.osDisk' is not allowed."
             )
         return self._put(asked, IMAGE, where, 201)
+
+    def _tag(self, asked: Asked) -> Answer:
+        """https://learn.microsoft.com/rest/api/compute/images/update"""
+        found = self.manager.get(asked.path)
+        if set(asked.body) != {"tags"}:
+            raise Refusal(400, "InvalidParameter", "only tags can be changed here")
+        found["tags"] = asked.body["tags"]
+        return Answer(status=200, body=found)
+
+    def machines(self, asked: Asked) -> Answer:
+        """Machines or scale sets that a test has put there, of the whole subscription."""
+        kind = asked.parts["kind"].lower()
+        return Answer(status=200, body={"value": self.users.get(kind, [])})
 
     def _put(self, asked: Asked, type_: str, where: str, status: int) -> Answer:
         key = asked.path.lower()

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.clouds.aws_server.images import Images
 from tests.clouds.aws_server.imports import Imports
+from tests.clouds.aws_server.instances import Instances
 from tests.clouds.aws_server.protocol import Refusal
 from tests.clouds.aws_server.state import ACCOUNT, OFF_BY_DEFAULT, REGIONS, Image, Snapshot, Task
 
@@ -34,7 +35,7 @@ def selected(tags: dict[str, str], filters: list[dict[str, Any]], **fields: str)
     return True
 
 
-class Ec2(Images, Imports):
+class Ec2(Images, Imports, Instances):
     """Answers requests to one region: a method for each action, in the words of the API."""
 
     def answer(self, action: str, given: Answer) -> Answer:

@@ -83,6 +83,8 @@ class Region:
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     images: dict[str, Image] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    instances: dict[str, dict[str, Any]] = field(default_factory=dict)
+    templates: dict[str, str] = field(default_factory=dict)  # image ids by name
     tokens: dict[str, tuple[object, str]] = field(default_factory=dict)
     block_public: bool = False
     encrypts: bool = False  # every new snapshot, by the account's default
