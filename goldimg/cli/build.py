@@ -20,9 +20,13 @@ from goldimg.errors import Interrupted
 
 if TYPE_CHECKING:
     from goldimg.config.models import Settings
+    from goldimg.events import Bus
     from goldimg.packer.policy import OnError
     from goldimg.project import Site
+    from goldimg.providers import Provider
+    from goldimg.run import Runner
     from goldimg.serve.recorder import Recorder
+    from goldimg.testing.results import Outcome as Tested
 
 
 @click.command("build")
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     help="When a build fails: remove what it leaves; stop all builds "
     "and leave their files; or leave its VM running until Enter or Ctrl-C.",
 )
+@click.option("--test", "wants_test", is_flag=True, help="Test the images, too: goldimg test.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.pass_context
 def build_command(
@@ -66,6 +71,7 @@ def build_command(
     headless: bool | None,
     from_step: str | None,
     on_error: OnError,
+    wants_test: bool,
     as_json: bool,
 ) -> None:
     """Build images: ISO, install, provision, convert, checksum."""
@@ -98,11 +104,16 @@ def build_command(
     events.subscribe(display)
     if recorder := build_recorder(site, settings):
         events.subscribe(recorder)
+    tested: list[Tested] = []
     try:
         outcomes = build(site, settings, request, host=host, runner=runner, events=events)
+        good = [it for it in providers if it.name in {o.provider for o in outcomes if not o.error}]
+        if wants_test and good and not runner.cancel.is_set():
+            tested = test_built(site, settings, good, runner, events)
     finally:
         display.close()
     click.echo(outcome_json(outcomes) if as_json else outcome_table(site, outcomes))
+    test_code = tell_tested(site, tested, as_json=as_json) if tested else 0
     for line in failures_text(site, outcomes):
         click.echo(line, err=True)
     codes = [getattr(item.error, "code", 1) for item in outcomes if item.error]
@@ -111,6 +122,29 @@ def build_command(
         failed = [code for code in codes if code != Interrupted.code]
         was_asked = Interrupted.code in codes and not (failed and on_error == "abort")
         sys.exit(Interrupted.code if was_asked else failed[0])
+    if test_code:
+        click.echo("the artifacts are kept; 'goldimg test' tests them again", err=True)
+        sys.exit(test_code)
+
+
+def test_built(
+    site: Site, settings: Settings, providers: list[Provider], runner: Runner, events: Bus
+) -> list[Tested]:
+    """Tests what was built, or was there already: `goldimg build --test`."""
+    from goldimg.cli.test import try_and_sign
+    from goldimg.testing.session import Request
+
+    request = Request(providers=tuple(providers), version=settings.site.version)
+    return try_and_sign(site, settings, request, runner=runner, events=events)
+
+
+def tell_tested(site: Site, tested: list[Tested], *, as_json: bool) -> int:
+    """Shows how the tests ended, and returns their exit code."""
+    from goldimg.cli.test import tell
+    from goldimg.testing.results import results_table
+
+    click.echo(results_table(tested), err=as_json)
+    return tell(site, tested)
 
 
 def build_recorder(site: Site, settings: Settings) -> Recorder | None:

@@ -12,8 +12,9 @@ from goldimg.config.publish.shelf import VirtualboxPublish, VmwarePublish
 
 
 class Publish(Section):
-    """A section for each provider, under its name."""
+    """What holds for all, and a section for each provider, under its name."""
 
+    require_tested: bool = False  # only images that have passed `goldimg test`
     aws: AwsPublish = AwsPublish()
     azure: AzurePublish = AzurePublish()
     docker: DockerPublish = DockerPublish()
