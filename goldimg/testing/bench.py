@@ -9,6 +9,8 @@ Bus = Literal["ide", "nvme", "pvscsi", "virtio", "virtio-scsi"]
 # How the machine gets its data; "" where nothing asks for any.
 Seed = Literal["nocloud", "config-drive", "ovf", "ec2", ""]
 
+MAC = "52:54:00:12:34:56"  # of the card
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:

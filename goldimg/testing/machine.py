@@ -15,7 +15,7 @@ from goldimg.packer.console import QmpScreen
 from goldimg.packer.spec import Ovmf
 from goldimg.run import Runner
 from goldimg.testing.background import Background
-from goldimg.testing.bench import Bench, Bus
+from goldimg.testing.bench import MAC, Bench, Bus
 
 # How a provider shows the root disk. https://www.qemu.org/docs/master/system/qemu-manpage.html
 BUSES: dict[Bus, tuple[str, ...]] = {
@@ -69,7 +69,7 @@ def arguments(spec: Spec) -> list[str]:
         words += ["-smbios", f"type=1,{bench.smbios}"]
     forward = f"hostfwd=tcp:127.0.0.1:{spec.port}-:22"
     words += ["-netdev", ",".join(filter(None, ["user,id=net", forward, spec.network]))]
-    return [*words, "-device", f"{bench.card},netdev=net,romfile="]
+    return [*words, "-device", f"{bench.card},netdev=net,mac={MAC},romfile="]
 
 
 def _value(path: Path) -> str:

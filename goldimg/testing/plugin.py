@@ -138,8 +138,14 @@ def why_of(report: pytest.TestReport | pytest.CollectReport) -> str:
     crash = getattr(told, "reprcrash", None)
     text = str(crash.message) if crash else str(told or "")
     lines = text.strip().splitlines()
-    shown = lines[:4] if crash else lines[-4:]
-    return "\n".join(line.removeprefix("AssertionError: ") for line in shown)[:WHY]
+    # the first line says it; those that explain the expression are in pytest's own words
+    if not text.startswith("assert "):
+        lines = [it for it in lines if not it.startswith(("assert ", " + "))]
+    shown = lines[:3] if crash else [lines[-1].removeprefix("E   ")] if lines else []
+    return "\n".join(
+        line.removeprefix("AssertionError: ").removeprefix(f"{__name__}.TooLong: ")
+        for line in shown
+    )[:WHY]
 
 
 def _tell(line: dict[str, Any]) -> None:

@@ -89,6 +89,7 @@ def run_checks(
     }
     words = [sys.executable, "-m", "pytest", "-q", "-p", PLUGIN, "-p", "no:cacheprovider"]
     words += ["-c", str(ini), f"--rootdir={trial.root}", "--import-mode=importlib"]
+    words += ["--continue-on-collection-errors"]
     fault = ""
     try:
         done = runner.run(

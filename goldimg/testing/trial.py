@@ -12,7 +12,7 @@ from goldimg.errors import BuildFailed, GoldimgError, Interrupted
 from goldimg.packer.console import console_tail
 from goldimg.packer.watchdog import sign_in
 from goldimg.project import make_directory, short_directory
-from goldimg.testing import access, container, facts, machine, seeds
+from goldimg.testing import access, container, ec2, facts, machine, seeds
 from goldimg.testing.forms import Form, form_of, grown, make_overlay
 from goldimg.testing.subject import CONSOLE, LOG, PICTURE, Found, Laboratory, Subject, phase
 from goldimg.testing.suite import Check, Trial, own_checks, run_checks, site_checks
@@ -46,7 +46,8 @@ def _contain(subject: Subject, lab: Laboratory, scratch: Path) -> Found:
             failed = Check(name="starts", outcome="failed", why=str(error))
             return Found(checks=(failed,), how=how, error=_error(subject, [failed], error))
         image = {**_image(subject, "container"), "command": list(subject.command)}
-        trial = _trial(subject, lab, scratch, f"chroot://{box.root}", {}, known, image)
+        options = {"connection": "chroot"}
+        trial = _trial(subject, lab, scratch, str(box.root), options, known, image)
         checks = _run(subject, lab, trial, scratch, prefix=box.prefix)
         return Found(checks=tuple(checks), how=how, error=_error(subject, checks))
 
@@ -57,7 +58,7 @@ def _start(subject: Subject, lab: Laboratory, scratch: Path, sockets: Path) -> F
     form = form_of(subject.path, scratch / "unpacked", lab.runner)
     disk, size = scratch / "disk.qcow2", grown(subject.virtual_size)
     make_overlay(form, disk, size, lab.runner)
-    door, seed = _door(subject, lab, scratch, sockets)
+    door, seed, network = _door(subject, lab, scratch, sockets)
     spec = machine.Spec(
         bench=bench,
         disk=disk,
@@ -66,6 +67,7 @@ def _start(subject: Subject, lab: Laboratory, scratch: Path, sockets: Path) -> F
         port=door.port,
         accelerator=lab.accelerator,
         seed=seed,
+        network=network,
         ovmf=lab.ovmf if subject.firmware == "efi" else None,
         variables=scratch / "efi-variables" if subject.firmware == "efi" else None,
     )
@@ -104,10 +106,13 @@ def _how(subject: Subject, form: Form) -> dict[str, str]:
 
 def _door(
     subject: Subject, lab: Laboratory, scratch: Path, sockets: Path
-) -> tuple[access.Door, Path | None]:
-    """The way in, and the CD that opens it; where nothing asks for data, Vagrant's key does."""
+) -> tuple[access.Door, Path | None, str]:
+    """The way in, and what opens it: a CD, or members of the network.
+
+    Where nothing asks for data, Vagrant's key does.
+    """
     bench, user, key = subject.provider.bench, seeds.USER, scratch / "key"
-    seed = None
+    seed, network = None, ""
     if bench.seed:
         words: list[str | Path] = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key]
         lab.runner.run(words, reason="make a key for a machine under test", timeout=60)
@@ -115,7 +120,10 @@ def _door(
         instance = seeds.Instance(
             id=f"i-{subject.hostname}", hostname=subject.hostname, public_key=public
         )
-        seed = seeds.write_iso(bench.seed, instance, scratch, lab.runner)
+        if bench.seed == "ec2":
+            network = ec2.network(instance, scratch)
+        else:
+            seed = seeds.write_iso(bench.seed, instance, scratch, lab.runner)
     else:
         user, key = VAGRANT, lab.site.keys / "vagrant"
         if not key.is_file():
@@ -123,13 +131,14 @@ def _door(
                 f"{lab.site.shown(key)} is missing, by which one logs in to Vagrant's boxes",
                 hint="test where the image was built",
             )
-    return access.Door(
+    door = access.Door(
         port=machine.free_port(),
         user=user,
         key=key,
         config=scratch / "ssh_config",
         socket=sockets / "ssh",
-    ), seed
+    )
+    return door, seed, network
 
 
 def _visit(
