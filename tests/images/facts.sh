@@ -50,4 +50,5 @@ fact mark awk 1 /etc/goldimg-mark /etc/goldimg-script
 fact rebooted cat /etc/goldimg-rebooted
 fact waagent cat /etc/waagent.conf
 fact users getent passwd tester vagrant
+fact root_keys cat /root/.ssh/authorized_keys
 fact secret grep -rls Xq7-real-test /etc /var/log /root /var/lib/cloud
