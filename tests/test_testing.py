@@ -18,7 +18,7 @@ import sys
 import tarfile
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -27,6 +27,7 @@ import pytest
 import yaml
 
 from goldimg.errors import GoldimgError, Interrupted, VerificationFailed
+from goldimg.host import find_ovmf
 from goldimg.packer.console import NoScreen
 from goldimg.project import Site
 from goldimg.providers import all_providers
@@ -202,6 +203,22 @@ def test_qemu_takes_every_providers_machine(provider: str, tmp_path: Path) -> No
         assert not vm.power_off(0.5)
     with pytest.raises(GoldimgError, match="QEMU ended"):
         vm.check_alive()
+
+
+def test_a_machine_with_efi_starts_by_its_own_copy_of_the_variables(tmp_path: Path) -> None:
+    needs("qemu-system-x86_64", "qemu-img")
+    ovmf = find_ovmf()
+    if ovmf is None:
+        pytest.skip("needs OVMF (package ovmf)")
+    plain = specification(tmp_path, Bench())
+    spec = replace(plain, ovmf=ovmf, variables=tmp_path / "variables", memory_mib=128)
+    with running(spec, Runner()) as vm:
+        end = time.monotonic() + 30
+        while not vm.screen.shoot(tmp_path / "screen.png") and time.monotonic() < end:
+            vm.check_alive()
+            time.sleep(0.1)
+        assert spec.variables
+        assert spec.variables.stat().st_size == ovmf.variables.stat().st_size
 
 
 def test_every_bus_has_a_provider() -> None:

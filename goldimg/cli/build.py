@@ -109,7 +109,9 @@ def build_command(
         outcomes = build(site, settings, request, host=host, runner=runner, events=events)
         good = [it for it in providers if it.name in {o.provider for o in outcomes if not o.error}]
         if wants_test and good and not runner.cancel.is_set():
-            tested = test_built(site, settings, good, runner, events)
+            shown = Bus()  # a status page tells of builds
+            shown.subscribe(display)
+            tested = test_built(site, settings, good, runner, shown)
     finally:
         display.close()
     click.echo(outcome_json(outcomes) if as_json else outcome_table(site, outcomes))

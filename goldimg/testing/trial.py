@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from goldimg.errors import BuildFailed, GoldimgError, Interrupted
+from goldimg.errors import BuildFailed, GoldimgError, Interrupted, MissingTool
 from goldimg.packer.console import console_tail
 from goldimg.packer.watchdog import sign_in
 from goldimg.project import make_directory, short_directory
@@ -54,6 +54,10 @@ def _contain(subject: Subject, lab: Laboratory, scratch: Path) -> Found:
 
 def _start(subject: Subject, lab: Laboratory, scratch: Path, sockets: Path) -> Found:
     bench = subject.provider.bench
+    if subject.firmware == "efi" and lab.ovmf is None:
+        raise MissingTool(
+            f"{subject.path.name} starts by EFI, and there is no OVMF", hint="apt-get install ovmf"
+        )
     phase(lab, subject, "preparing")
     form = form_of(subject.path, scratch / "unpacked", lab.runner)
     disk, size = scratch / "disk.qcow2", grown(subject.virtual_size)
