@@ -37,7 +37,8 @@ class Subject:
     @property
     def files(self) -> Path:
         """Where console, picture and pytest's words are kept."""
-        return self.directory / TESTED
+        place = self.directory / TESTED
+        return place / self.path.stem if self.path.suffix == ".box" else place
 
     @property
     def is_container(self) -> bool:

@@ -91,6 +91,8 @@ def _start(subject: Subject, lab: Laboratory, scratch: Path, sockets: Path) -> F
         if cause is None:
             phase(lab, subject, "shutting down")
             checks.append(_switch_off(vm))
+            if checks[-1].outcome == "failed":
+                _keep_picture(subject, vm)
     how = _how(subject, form)
     return Found(checks=tuple(checks), how=how, error=_error(subject, checks, cause))
 
