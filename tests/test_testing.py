@@ -393,7 +393,7 @@ def test_a_sites_checks_are_those_for_all_then_the_providers(tmp_path: Path) -> 
 
 
 GOOD = {
-    "cloud_init": "status: done",
+    "cloud_init": '{"v1": {"datasource": "DataSourceEc2Local", "errors": []}}',
     "cloud_errors": "",
     "offered_root": "root@127.0.0.1: Permission denied (publickey).",
     "offered_user": "tester@127.0.0.1: Permission denied (publickey).",

@@ -13,7 +13,17 @@ has() { command -v "$1" >/dev/null 2>&1; }
 started() {
     if has systemctl; then timeout 240 systemctl is-system-running --wait; fi
 }
-cloud_init() { if has cloud-init; then timeout 240 cloud-init status --wait --long; fi; }
+# what cloud-init writes last; its own `status --wait` is Python, which starts slowly
+cloud_init() {
+    has cloud-init || return
+    tries=0
+    while [ ! -e /run/cloud-init/result.json ] && [ "$tries" -lt 300 ]; do
+        [ ! -e /run/cloud-init/disabled ] || return
+        tries=$((tries + 1))
+        sleep 1
+    done
+    cat /run/cloud-init/result.json
+}
 cloud_errors() {
     if has cloud-init; then grep -h -E 'Traceback|CRITICAL|ERROR' /var/log/cloud-init.log; fi
 }
@@ -51,7 +61,10 @@ leftovers() {
         /root/.bash_history /home/*/.bash_history /home/*/.ansible /var/log/goldimg-install.log; do
         [ ! -e "$path" ] || echo "$path"
     done
-    find /tmp /var/tmp -mindepth 1 -maxdepth 1 ! -name 'systemd-private-*' ! -name '.*-unix'
+    # what this start itself has put there is no leftover
+    set -- ! -name 'systemd-private-*' ! -name '.*-unix'
+    [ "$kind" != machine ] || set -- "$@" ! -newermt "@$(booted)"
+    find /tmp /var/tmp -mindepth 1 -maxdepth 1 "$@"
     find /root /home /opt /srv /usr/local /etc -xdev \( -name '.goldimg-*' -o -name '*.goldimg.part' \
         -o -name 'packer*.sh' -o -name 'ansible_*' \)
 }
