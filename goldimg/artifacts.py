@@ -28,6 +28,8 @@ STAGING = ".staging"
 MANIFEST_SCHEMA = 1
 PUBLICATIONS = "publications"  # of the manifest; goldimg.publish.records writes them
 ADDED_LATER = (PUBLICATIONS, TESTS)  # of the manifest: the rest is never changed
+TESTED = "test"  # directory of what a test saw: console, picture, pytest's words
+JUNIT = ".junit.xml"  # <stem>.junit.xml: goldimg.testing.results writes it
 PROVENANCE = ".provenance.json"  # <stem>.provenance.json: goldimg.trust.seal writes it
 SIGNATURES = {"ssh": ".sig", "gpg": ".asc", "cosign": ".bundle"}  # <signed file>.sig
 
@@ -131,6 +133,7 @@ def finish(
     for name in _listed(directory) - {file.path.name for file in written}:
         (directory / name).unlink(missing_ok=True)
     unseal(directory)
+    _forget_tests(directory)
     (directory / MANIFEST).unlink(missing_ok=True)
     (directory / SUMS).unlink(missing_ok=True)
     described = [_described(file) for file in written]
@@ -175,6 +178,13 @@ def unseal(directory: Path) -> None:
             if path.with_suffix("").name in (SUMS, MANIFEST) or ".json" in path.suffixes:
                 path.unlink(missing_ok=True)
     for path in directory.glob(f"*{PROVENANCE}"):
+        path.unlink(missing_ok=True)
+
+
+def _forget_tests(directory: Path) -> None:
+    """Removes what tests of the image that stood here have left."""
+    shutil.rmtree(directory / TESTED, ignore_errors=True)
+    for path in directory.glob(f"*{JUNIT}"):
         path.unlink(missing_ok=True)
 
 

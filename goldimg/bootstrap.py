@@ -18,7 +18,7 @@ from goldimg.run import Runner, has_program
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "goldimg.stamp"
-EXTRAS = {"build": "build,serve,vagrant", "test": "all,dev"}
+EXTRAS = {"build": "build,serve,test,vagrant", "test": "all,dev"}
 
 
 def say(text: str) -> None:

@@ -75,7 +75,7 @@ def build(
 def clear_leftovers(site: Site, events: Bus) -> None:
     """Ends and removes what builds have left that were killed, by whomever."""
     orphans = reap_orphans()
-    swept = sweep(site.cache / "bases") + sweep(site.cache / "layers")
+    swept = [it for name in ("bases", "layers", "tests") for it in sweep(site.cache / name)]
     sweep_trial(site)
     if orphans or swept:
         text = (

@@ -25,6 +25,7 @@ from goldimg.cli.publish import (
 from goldimg.cli.remote import gc_command
 from goldimg.cli.serve import serve_command
 from goldimg.cli.site import doctor_command, init_command, keys_command
+from goldimg.cli.test import test_command
 from goldimg.cli.trust import prune_command, sign_command
 from goldimg.cli.watch import logs_command, watch_command
 from goldimg.errors import GoldimgError, Interrupted
@@ -60,6 +61,7 @@ for command in (
     list_command,
     show_command,
     diff_command,
+    test_command,
     verify_command,
     sign_command,
     catalog_command,

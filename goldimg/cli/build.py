@@ -21,10 +21,14 @@ from goldimg.errors import Interrupted
 if TYPE_CHECKING:
     from goldimg.build import Request
     from goldimg.config.models import Settings
+    from goldimg.events import Bus
     from goldimg.host import Host
     from goldimg.packer.policy import OnError
     from goldimg.project import Site
+    from goldimg.providers import Provider
+    from goldimg.run import Runner
     from goldimg.serve.recorder import Recorder
+    from goldimg.testing.results import Outcome as Tested
 
 
 @click.command("build")
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Then build every image once more, elsewhere, and show what differs.",
 )
+@click.option("--test", "wants_test", is_flag=True, help="Test the images, too: goldimg test.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.pass_context
 def build_command(
@@ -74,6 +79,7 @@ def build_command(
     from_step: str | None,
     on_error: OnError,
     verify_reproducible: bool,
+    wants_test: bool,
     as_json: bool,
 ) -> None:
     """Build images: ISO, install, provision, convert, checksum."""
@@ -106,12 +112,19 @@ def build_command(
     events.subscribe(display)
     if recorder := build_recorder(site, settings):
         events.subscribe(recorder)
+    tested: list[Tested] = []
     try:
         outcomes = build(site, settings, request, host=host, runner=runner, events=events)
+        good = [it for it in providers if it.name in {o.provider for o in outcomes if not o.error}]
+        if wants_test and good and not runner.cancel.is_set():
+            shown = Bus()  # a status page tells of builds
+            shown.subscribe(display)
+            tested = test_built(site, settings, good, runner, shown)
     finally:
         display.close()
     if not (as_json and verify_reproducible):
         click.echo(outcome_json(outcomes) if as_json else outcome_table(site, outcomes))
+    test_code = tell_tested(site, tested, as_json=as_json) if tested else 0
     for line in failures_text(site, outcomes):
         click.echo(line, err=True)
     codes = [getattr(item.error, "code", 1) for item in outcomes if item.error]
@@ -122,6 +135,9 @@ def build_command(
         sys.exit(Interrupted.code if was_asked else failed[0])
     if verify_reproducible:
         show_second_build(context, site, settings, request, host, as_json=as_json)
+    if test_code:
+        click.echo("the artifacts are kept; 'goldimg test' tests them again", err=True)
+        sys.exit(test_code)
 
 
 def show_second_build(
@@ -153,6 +169,26 @@ def show_second_build(
     click.echo(compared_json(found) if as_json else text)
     if not all(it.is_same for it in found):
         sys.exit(VerificationFailed.code)
+
+
+def test_built(
+    site: Site, settings: Settings, providers: list[Provider], runner: Runner, events: Bus
+) -> list[Tested]:
+    """Tests what was built, or was there already: `goldimg build --test`."""
+    from goldimg.cli.test import try_and_sign
+    from goldimg.testing.session import Request
+
+    request = Request(providers=tuple(providers), version=settings.site.version)
+    return try_and_sign(site, settings, request, runner=runner, events=events)
+
+
+def tell_tested(site: Site, tested: list[Tested], *, as_json: bool) -> int:
+    """Shows how the tests ended, and returns their exit code."""
+    from goldimg.cli.test import tell
+    from goldimg.testing.results import results_table
+
+    click.echo(results_table(tested), err=as_json)
+    return tell(site, tested)
 
 
 def build_recorder(site: Site, settings: Settings) -> Recorder | None:

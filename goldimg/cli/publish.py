@@ -178,11 +178,13 @@ def make_tasks(
     """An image and a publisher for each provider, and what gives the terminal back."""
     from goldimg.display import choose_display
     from goldimg.events import Bus
-    from goldimg.publish.image import find_image
-    from goldimg.publish.site import publisher_for
+    from goldimg.publish.image import check_tested, find_image
+    from goldimg.publish.site import publisher_for, sections_of
     from goldimg.publish.upload import Task, new_session
 
     images = {name: find_image(site, settings, name, version) for name in names}
+    if sections_of(settings.site.publish, environment).require_tested:
+        check_tested(list(images.values()))
     runner, events = new_runner(), Bus()
     watch_hurry(runner)
     tasks = [

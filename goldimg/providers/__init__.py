@@ -22,6 +22,7 @@ from goldimg.formats.ovf import GuestOs, Machine
 from goldimg.formats.source import Disk
 from goldimg.project import artifact_name
 from goldimg.run import Runner
+from goldimg.testing.bench import Bench
 
 REGISTRY: dict[str, type[Provider]] = {}
 
@@ -112,6 +113,7 @@ class Provider(ABC):
     is_long: ClassVar[bool] = False  # its layer takes longest, so it is started first
     ships_files: ClassVar[bool] = False  # its first artifact is a tar archive of the files
     is_for_vagrant: ClassVar[bool] = False  # its boxes are for everyday use, not for debugging
+    bench: ClassVar[Bench] = Bench()  # the machine that `goldimg test` starts its images in
     boxed_as: ClassVar[str] = ""  # which name the box made by --boxes has; "": there is none
     source: ClassVar[str] = ""  # the extension of the artifact that such a box is made of
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from goldimg.boxing import box_around, virtualbox_machine
 from goldimg.formats import Written, box, ova
 from goldimg.providers import Boxing, Conversion, Provider
+from goldimg.testing.bench import Bench
+from goldimg.testing.ec2 import SMBIOS
 
 
 class Aws(Provider):
@@ -22,6 +24,8 @@ class Aws(Provider):
     extensions = ("ova",)
     native_builder = "virtualbox-iso"
     firmwares = ("bios",)  # VirtualBox's kind of OVA cannot ask for EFI
+    # Nitro: https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-nitro-instances.html
+    bench = Bench(bus="nvme", seed="ec2", smbios=SMBIOS, lacks="no ENA card")
     boxed_as, source = "aws", "ova"
 
     def convert(self, job: Conversion) -> list[Written]:

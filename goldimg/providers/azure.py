@@ -10,6 +10,7 @@ from pathlib import Path
 from goldimg.boxing import libvirt_box
 from goldimg.formats import Written, box, vhd
 from goldimg.providers import Boxing, Conversion, Provider
+from goldimg.testing.bench import Bench
 
 
 class Azure(Provider):
@@ -18,6 +19,8 @@ class Azure(Provider):
     name = "azure"
     title = "Microsoft Azure"
     extensions = ("vhd",)
+    # of the first generation: https://learn.microsoft.com/azure/virtual-machines/generation-2
+    bench = Bench(bus="ide", lacks="no Hyper-V; NoCloud data instead of Azure's wire server")
     boxed_as, source = "azure", "vhd"
 
     def convert(self, job: Conversion) -> list[Written]:

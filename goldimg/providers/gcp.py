@@ -10,6 +10,7 @@ from pathlib import Path
 from goldimg.boxing import libvirt_box
 from goldimg.formats import Written, box, gcptar
 from goldimg.providers import Boxing, Conversion, Provider
+from goldimg.testing.bench import Bench
 
 
 class Gcp(Provider):
@@ -18,6 +19,8 @@ class Gcp(Provider):
     name = "gcp"
     title = "Google Cloud"
     extensions = ("tar.gz",)
+    # https://cloud.google.com/compute/docs/images/building-custom-os#hardware
+    bench = Bench(bus="virtio-scsi", lacks="NoCloud data instead of Google's metadata server")
     boxed_as, source = "gcp", "tar.gz"
 
     def convert(self, job: Conversion) -> list[Written]:

@@ -12,6 +12,7 @@ from goldimg.boxing import libvirt_box
 from goldimg.config.models import SiteFile
 from goldimg.formats import Written, box, qcow2
 from goldimg.providers import Boxing, Conversion, Provider
+from goldimg.testing.bench import Bench
 
 
 class OpenStack(Provider):
@@ -20,6 +21,12 @@ class OpenStack(Provider):
     name = "openstack"
     title = "OpenStack"
     extensions = ("qcow2",)
+    # what Nova's KVM driver says: https://docs.openstack.org/nova/latest/admin/libvirt-misc.html
+    bench = Bench(
+        bus="virtio",
+        seed="config-drive",
+        smbios="manufacturer=OpenStack Foundation,product=OpenStack Nova",
+    )
     boxed_as, source = "openstack", "qcow2"
 
     def options(self, site: SiteFile) -> Mapping[str, object]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from goldimg.boxing import box_around, libvirt_box, virtualbox_machine
 from goldimg.formats import Written, box, ova
 from goldimg.providers import Boxing, Conversion, Provider
+from goldimg.testing.bench import Bench
 
 
 class VirtualBox(Provider):
@@ -23,6 +24,7 @@ class VirtualBox(Provider):
     firmwares = ("bios",)  # its OVA cannot ask for EFI
     takes_guest_additions = True
     is_for_vagrant = True
+    bench = Bench(bus="ide", seed="")  # as its OVA says; nobody gives such machines any data
     boxed_as, source = "libvirt", "ova"
 
     def convert(self, job: Conversion) -> list[Written]:

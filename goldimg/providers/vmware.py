@@ -16,6 +16,7 @@ from goldimg.formats import Written, ova, ovftool
 from goldimg.formats.ovf import CLOUD_INIT, GuestOs, Hardware, Machine
 from goldimg.project import artifact_name
 from goldimg.providers import Conversion, Job, Provider
+from goldimg.testing.bench import Bench
 
 FIRST_WITH = {"secure_boot": 13, "tpm": 14}
 
@@ -27,6 +28,8 @@ class VMware(Provider):
     title = "VMware"
     extensions = ("ova",)
     native_builder = "vmware-iso"
+    # as its OVA says; the properties come on a CD, which is one of the ways that vSphere has
+    bench = Bench(bus="pvscsi", card="vmxnet3", seed="ovf", lacks="no guestinfo")
 
     def tools(self, site: SiteFile) -> Sequence[str]:
         return ("ovftool",) if site.ova_writer == "ovftool" else ()

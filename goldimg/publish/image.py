@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from goldimg.config.models import Settings
 from goldimg.errors import PublishFailed, UsageError
 from goldimg.inventory.describe import is_description
 from goldimg.project import Site, artifact_name
+from goldimg.tested import tested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,28 @@ def find_image(site: Site, settings: Settings, provider: str, version: str | Non
                 hint=f"build it again: goldimg build -O {settings.name} --only {provider} --force",
             )
     return image_of(settings, provider, chosen, directory, finished, files)
+
+
+def check_tested(images: Sequence[Image]) -> None:
+    """Raises PublishFailed with every image that has not passed its test, and how to test them."""
+    said = {True: "", False: "its test failed", None: "was not tested"}
+    faults = {it.name: said[tested(it.manifest)] for it in images}
+    wrong = [it for it in images if faults[it.name]]
+    if not wrong:
+        return
+    first = wrong[0]
+    commands = dict.fromkeys(
+        f"goldimg test -O {it.os_name} --version {it.version} "
+        + " ".join(other.provider for other in wrong if other.version == it.version)
+        for it in wrong
+    )
+    raise PublishFailed(
+        f"{first.name}: {faults[first.name]}" if len(wrong) == 1
+        else f"{len(wrong)} images have not passed their tests",
+        why="publish.require_tested asks for images that have passed",
+        details=[f"{it.name}: {faults[it.name]}" for it in wrong] if len(wrong) > 1 else (),
+        hint="; ".join(commands),
+    )  # fmt: skip
 
 
 def image_of(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from goldimg.artifacts import MANIFEST, SUMS, Finished
+from goldimg.artifacts import JUNIT, MANIFEST, SUMS, Finished, stem_of
 from goldimg.errors import VerificationFailed
 from goldimg.formats.stream import sha256_of
 from goldimg.trust.seal import (
@@ -134,6 +134,7 @@ def _check_byproducts(finished: Finished, made: dict[str, Any]) -> Iterator[Chec
 def _uncovered(finished: Finished, made: dict[str, Any] | None) -> Iterator[Checked]:
     known = {str(it["file"]) for it in finished.files} | {path.name for path in documents(finished)}
     known |= set(_byproducts(made)) if made else set()
+    known.add(f"{stem_of(finished.manifest)}{JUNIT}")  # says what the signed manifest says
     for path in sorted(finished.directory.iterdir()):
         is_own = path.name in known or (is_signature(path) and path.stem in known)
         if path.is_file() and not is_own and not path.name.startswith("."):

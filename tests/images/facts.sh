@@ -20,7 +20,6 @@ kernel_has() { find "/lib/modules/$(uname -r)" -name '*.ko*' | sed -n 's|.*/\([^
 mount_of() { df --output=source,size / | tail -n 1; }
 disk_size() { lsblk -bdno SIZE "$(lsblk -pno PKNAME "$(findmnt -no SOURCE /boot || findmnt -no SOURCE /)" | head -n 1)"; }
 
-if command -v cloud-init >/dev/null; then fact cloud_init cloud-init status --wait; fi
 fact hostname hostname
 fact machine_id cat /etc/machine-id
 fact host_keys cat /etc/ssh/ssh_host_ed25519_key.pub /etc/ssh/ssh_host_ecdsa_key.pub
@@ -50,4 +49,5 @@ fact mark awk 1 /etc/goldimg-mark /etc/goldimg-script
 fact rebooted cat /etc/goldimg-rebooted
 fact waagent cat /etc/waagent.conf
 fact users getent passwd tester vagrant
+fact root_keys cat /root/.ssh/authorized_keys
 fact secret grep -rls Xq7-real-test /etc /var/log /root /var/lib/cloud

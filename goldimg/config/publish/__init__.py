@@ -36,8 +36,9 @@ ChannelName = Annotated[
 
 
 class Sections(Section):
-    """A section for each provider, under its name."""
+    """What holds for all, and a section for each provider, under its name."""
 
+    require_tested: bool = False  # only images that have passed `goldimg test`
     aws: AwsPublish = AwsPublish()
     azure: AzurePublish = AzurePublish()
     docker: DockerPublish = DockerPublish()

@@ -1,0 +1,1 @@
+"""The checks that goldimg brings, run by pytest; a site's own are in its tests.d/."""
