@@ -246,6 +246,7 @@ def test_an_inventory_is_read_as_it_was_written(some: list[Package], path: str) 
         gzip.compress(gzip.decompress(dump(GUEST)).replace(b'"dpkg"', b'"pkg"')),
         gzip.compress(gzip.decompress(dump(GUEST)).replace(b'"name"', b'"title"')),
     ],
+    ids=["empty", "text", "list", "schema 2", "no members", "cut", "surplus", "manager", "package"],
 )
 def test_what_is_no_inventory_is_named(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.inventory.json.gz"
