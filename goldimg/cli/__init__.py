@@ -30,8 +30,27 @@ from goldimg.cli.trust import prune_command, sign_command
 from goldimg.cli.watch import logs_command, watch_command
 from goldimg.errors import GoldimgError, Interrupted
 
+SECTIONS = {
+    "Build": (build_command, plan_command, watch_command, logs_command, catalog_command),
+    "Trust": (test_command, verify_command, sign_command),
+    "Look": (list_command, show_command, diff_command, published_command, channels_command),
+    "Publish": (upload_command, promote_command, unpublish_command, gc_command, prune_command),
+    "Install machines": (serve_command, host_group, kickstart_group),
+    "Site": (init_command, doctor_command, keys_command, os_group),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Sections(click.Group):
+    """A group whose help shows its commands by what they are for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                rows = [(str(it.name), it.get_short_help_str(limit=66)) for it in commands]
+                formatter.write_dl(rows)
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="goldimg")
 @click.option(
     "--site",
@@ -55,34 +74,9 @@ def cli(
     context.obj = {"site": site_dir, "quiet": quiet, "verbose": verbose, "debug": debug}
 
 
-for command in (
-    build_command,
-    plan_command,
-    list_command,
-    show_command,
-    diff_command,
-    test_command,
-    verify_command,
-    sign_command,
-    catalog_command,
-    prune_command,
-    upload_command,
-    published_command,
-    unpublish_command,
-    promote_command,
-    channels_command,
-    gc_command,
-    watch_command,
-    logs_command,
-    serve_command,
-    host_group,
-    kickstart_group,
-    os_group,
-    keys_command,
-    doctor_command,
-    init_command,
-):
-    cli.add_command(command)
+for commands in SECTIONS.values():
+    for command in commands:
+        cli.add_command(command)
 
 
 def main() -> None:

@@ -215,7 +215,7 @@ def build_recorder(site: Site, settings: Settings) -> Recorder | None:
         return None  # a page is not worth a build
 
 
-@click.command("plan")
+@click.command("plan", short_help="Show what a build would do, and whether it fits.")
 @selection
 @choosing
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from goldimg.trust.verifier import Trusted
 
 
-@click.command("verify")
+@click.command("verify", short_help="Check artifacts: signatures, sums, manifests, formats.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
 @selection
 @click.option(
@@ -129,7 +129,9 @@ def _finished(
     return there
 
 
-@click.command("catalog")
+@click.command(
+    "catalog", short_help="Bring Vagrant catalogs and each version's SHA256SUMS up to date."
+)
 @click.option("-O", "--os", "os_name", help="Of this OS only; by default of all that have boxes.")
 @click.option(
     "--var",

@@ -9,7 +9,7 @@ import click
 from goldimg.cli.common import this_site
 
 
-@click.command("channels")
+@click.command("channels", short_help="Show which version each channel and environment means.")
 @click.option("-O", "--os", "os_name", help="Of this OS only.")
 @click.option("--history", is_flag=True, help="Show who promoted what, the newest last.")
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known as JSON.")

@@ -9,7 +9,7 @@ import click
 from goldimg.cli.common import Names, flat, read_settings, this_site
 
 
-@click.command("list")
+@click.command("list", short_help="List finished images.")
 @click.option("-O", "--os", "os_name", help="Of this OS only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the images as JSON.")
 @click.pass_context
@@ -28,7 +28,7 @@ def list_command(context: click.Context, os_name: str | None, as_json: bool) -> 
         click.echo(f"nothing is finished{f' of {os_name}' if os_name else ''}", err=True)
 
 
-@click.command("show")
+@click.command("show", short_help="Show what is in the images of a version.")
 @click.argument("os_name", metavar="OS")
 @click.argument("version")
 @click.argument("provider", required=False)
@@ -56,7 +56,7 @@ def show_command(
     click.echo(json.dumps(whole, indent=2) if as_json else "\n".join(lines))
 
 
-@click.command("diff")
+@click.command("diff", short_help="Tell what differs between two images.")
 @click.argument("one", metavar="A")
 @click.argument("other", metavar="B")
 @click.option(

@@ -17,7 +17,7 @@ CHECK = click.option("--check", is_flag=True, help="Ask the servers for ISO and 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group("os")
+@click.group("os", short_help="Show operating systems: the files in templates/os/.")
 def os_group() -> None:
     """Show operating systems: files in templates/os/."""
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from goldimg.trust.signer import Signer
 
 
-@click.command("promote")
+@click.command("promote", short_help="Let a channel mean another version; go on to an environment.")
 @click.argument("providers", nargs=-1)
 @click.option("-O", "--os", "os_name", default="Debian-12", show_default=True,
               help="Operating system: a file in templates/os/.")  # fmt: skip

@@ -83,7 +83,7 @@ def flags_of(
     return {key: value for key, value in given.items() if value}
 
 
-@click.command("upload")
+@click.command("upload", short_help="Publish images: check, send, verify, import, share.")
 @click.argument("providers", nargs=-1, required=True)
 @image_options
 @target_options
@@ -219,7 +219,7 @@ def exit_code(outcomes: list[Outcome]) -> int:
     return codes[0] if codes else 0
 
 
-@click.command("published")
+@click.command("published", short_help="Show where images are published, and under which ids.")
 @click.argument("providers", nargs=-1)
 @click.option("-O", "--os", "os_name", default="Debian-12", show_default=True,
               help="Operating system: a file in templates/os/.")  # fmt: skip
@@ -262,7 +262,7 @@ def find_records(
     ]
 
 
-@click.command("unpublish")
+@click.command("unpublish", short_help="Take published images back.")
 @click.argument("providers", nargs=-1, required=True)
 @click.option("-O", "--os", "os_name", default="Debian-12", show_default=True,
               help="Operating system: a file in templates/os/.")  # fmt: skip

@@ -118,7 +118,7 @@ def _remove(site: Site, site_file: SiteFile, old: Sequence[Outdated]) -> None:
         raise PublishFailed("not everything could be removed", hint="run the same command again")
 
 
-@click.command("gc")
+@click.command("gc", short_help="Find and remove what interrupted uploads left.")
 @click.argument("providers", nargs=-1, required=True)
 @click.option("-O", "--os", "os_name", default="Debian-12", show_default=True,
               help="Whose settings to use; what is found is of any OS.")  # fmt: skip

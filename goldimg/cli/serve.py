@@ -10,7 +10,7 @@ import click
 from goldimg.cli.common import new_runner, this_site
 
 
-@click.command("serve")
+@click.command("serve", short_help="Serve kickstarts, boot files and the status page.")
 @click.option("--listen", help="Address to listen on; by default 127.0.0.1, or the interface's.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on; by default 8080.")
 @click.option("--url", help="How machines reach this server; by default by address and port.")

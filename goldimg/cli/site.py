@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from goldimg.doctor import Patient
 
 
-@click.command("keys")
+@click.command("keys", short_help="Make the key pairs in keys/.")
 @click.option(
     "--type",
     "kind",
@@ -49,7 +49,7 @@ def keys_command(context: click.Context, kind: str, force: bool) -> None:
         click.echo(f"{site.shown(pair.private)}  {pair.public_text}")
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Show which tools are there, and what brings the others.")
 @click.option("-O", "--os", "os_name", help="Also ask about this OS: its ISO, repository, Python.")
 @click.option("--only", multiple=True, type=Names(), help="Ask for these providers only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
@@ -109,7 +109,7 @@ def site_problems(context: click.Context) -> list[str]:
     return [str(problem) for problem in view.all_problems()]
 
 
-@click.command("init")
+@click.command("init", short_help="Lay out a new site.")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 def init_command(directory: Path) -> None:
     """Lay out a new site in DIRECTORY: templates, kickstarts and playbooks to make your own."""

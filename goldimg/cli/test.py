@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from goldimg.testing.session import Request
 
 
-@click.command("test")
+@click.command("test", short_help="Start finished images, and check them from inside.")
 @click.argument("providers", nargs=-1)
 @click.option("-O", "--os", "os_name", default="Debian-12", show_default=True,
               help="Operating system: a file in templates/os/.")  # fmt: skip

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from goldimg.trust.signer import Signer
 
 
-@click.command("sign")
+@click.command("sign", short_help="Sign finished images.")
 @click.argument("directory", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
               help="Override a setting, such as sign.with=gpg.")  # fmt: skip
@@ -119,7 +119,7 @@ def _sign_channels(site: Site, signer: Signer, *, force: bool) -> list[Path]:
     return failed
 
 
-@click.command("prune")
+@click.command("prune", short_help="Remove old images, bases and ISOs, here and at providers.")
 @click.option("--keep", type=click.IntRange(1), default=3, show_default=True,
               help="Versions to keep of each OS and provider, the newest.")  # fmt: skip
 @click.option("-O", "--os", "os_names", multiple=True, type=Names(),

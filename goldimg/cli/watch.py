@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 POLL = 0.5  # seconds between two looks at a file
 
 
-@click.command("watch")
+@click.command("watch", short_help="Follow the builds of this site that run now.")
 @click.option("--wait", is_flag=True, help="Wait for a build to begin, where none runs.")
 @click.pass_context
 def watch_command(context: click.Context, wait: bool) -> None:
@@ -87,7 +87,7 @@ def lines_of(path: Path, is_growing: Callable[[], bool]) -> Iterator[str]:
         time.sleep(POLL)
 
 
-@click.command("logs")
+@click.command("logs", short_help="Print the log of the latest build of a provider's image.")
 @click.argument("provider")
 @click.option("-O", "--os", "os_name", default="Debian-12", show_default=True,
               help="Operating system: a file in templates/os/.")  # fmt: skip
