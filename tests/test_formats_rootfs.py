@@ -235,7 +235,7 @@ def test_libguestfs_gives_the_same_members(
     with Disk(path) as disk:
         fast = partitions.plain_root(disk)
         assert (fast.kind if fast else "lvm") == kind
-        rootfs._by_guestfish(disk, tmp_path / "slow.tar.gz", Runner(), None, False)
+        rootfs._by_guestfish(disk, tmp_path / "slow.tar.gz", Runner(), None, None, has_kvm=False)
         rootfs.write(disk, tmp_path / "fast.tar.gz", runner=Runner())
     slow = members(tmp_path / "slow.tar.gz")
     assert {"SCHILY.xattr.security.capability"} == {key for key, _ in slow["usr/bin/ping"][7]}  # type: ignore[attr-defined]
