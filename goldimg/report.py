@@ -35,7 +35,9 @@ def size_text(size: int) -> str:
     """Bytes as people read them."""
     if size >= 1 << 30:
         return f"{size / (1 << 30):.1f} GiB"
-    return f"{size / (1 << 20):.0f} MiB"
+    if size >= 1 << 20 or size == 0:
+        return f"{size / (1 << 20):.0f} MiB"
+    return f"{-(-size >> 10)} KiB"
 
 
 def outcome_table(site: Site, outcomes: Sequence[Outcome]) -> str:

@@ -209,6 +209,16 @@ def test_what_is_finished_is_not_built_again(built: RealSite) -> None:
     assert before == {name: built.path(name).stat().st_mtime_ns for name in BUILT}
 
 
+def test_a_container_built_twice_is_the_same_to_the_byte(built: RealSite) -> None:
+    before = built.path("docker").stat().st_mtime_ns
+    done = built.build("--only", "docker", "--verify-reproducible", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = json.loads(done.stdout)
+    assert found["identical"], found
+    assert built.path("docker").stat().st_mtime_ns == before
+    assert not (built.cache / "again").exists()
+
+
 def test_a_finished_artifact_is_not_overwritten_unasked(built: RealSite) -> None:
     playbook = built.root / "ansible/gcp.yml"
     text = playbook.read_text()
