@@ -56,7 +56,7 @@ def verify_path(path: Path, verifier: Verifier) -> Iterator[Checked]:
         if (version / SUMS).exists():
             yield from check_sums_signature(version, verifier)
             yield Checked(path=version / SUMS, error=version_fault(version, required=False))
-    for artifacts in sorted({directory.parents[2] for directory in found}):
+    for artifacts in sorted({it.parents[2] for it in found if len(it.parents) > 2}):
         if artifacts.is_relative_to(path):  # beside the versions, and not above what was named
             for channels in sorted(artifacts.glob(f"{DIRECTORY}/*.json")):
                 yield from check_signature(channels, verifier)
