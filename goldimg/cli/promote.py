@@ -79,7 +79,7 @@ def promote_command(
         to_environment(context, site, settings, aim, names, dry_run=dry_run, yes=yes)
     else:
         runner = new_runner()
-        publishers = [quiet_publisher(settings, name, runner=runner) for name in names]
+        publishers = [quiet_publisher(settings, name, "", runner) for name in names]
         move(site, settings, aim, publishers, dry_run=dry_run, ask=lambda: confirm(
             yes, f"let {aim.channel} mean {os_name} {version}?"))  # fmt: skip
 

@@ -301,7 +301,10 @@ def unpublish_command(
         )
     if not force:
         check_unpointed(site, records, settings.site.publish.environments)
-    publishers = {name: quiet_publisher(settings, name, environment) for name in chosen(providers)}
+    runner = new_runner()
+    publishers = {
+        name: quiet_publisher(settings, name, environment, runner) for name in chosen(providers)
+    }
     strangers = [it for it in records if it.target != publishers[it.provider].target]
     if strangers:
         first = strangers[0]
@@ -350,14 +353,14 @@ def sign_manifests(site: Site, sign: Sign, directories: list[Path]) -> None:
 
 
 def quiet_publisher(
-    settings: Settings, name: str, environment: str = "", runner: Runner | None = None
+    settings: Settings, name: str, environment: str, runner: Runner
 ) -> Publisher[Any]:
-    """A publisher for removing, which shows no progress."""
+    """A publisher that shows no progress; `runner` is that of the whole command, for Ctrl-C."""
     from goldimg.events import Bus
     from goldimg.publish.site import publisher_for
     from goldimg.publish.upload import new_session
 
-    session = new_session(name, runner or new_runner(), Bus())
+    session = new_session(name, runner, Bus())
     publisher = publisher_for(name, settings, session, environment)
     publisher.session.is_transient = publisher.is_transient
     return publisher

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from goldimg.cli.common import read_settings
+from goldimg.cli.common import new_runner, read_settings
 from goldimg.cli.publish import chosen, environment_option, quiet_publisher, sign_manifests
 from goldimg.errors import PublishFailed
 
@@ -143,9 +143,9 @@ def gc_command(
     from goldimg.publish.sweep import leftovers, remove_leftovers
 
     site, settings = read_settings(context, os_name, variables, ())
-    failed, found = False, []
+    failed, found, runner = False, [], new_runner()
     for name in chosen(providers):
-        publisher = quiet_publisher(settings, name, environment)
+        publisher = quiet_publisher(settings, name, environment, runner)
         directories = sorted(path for path in site.artifacts.glob(f"*/*/{name}") if path.is_dir())
         there = leftovers(site, publisher, directories, older=older * 3600)
         found += [(name, it) for it in there]
