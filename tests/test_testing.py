@@ -408,7 +408,7 @@ GOOD = {
     "packages": "fine",
 }
 BAD = {
-    "cloud init is done without error": {"cloud_errors": "2026 ERROR: no such module"},
+    "cloud init is done without error": {"cloud_errors": "util.py[ERROR]: no such module"},
     "sshd takes no password": {
         "offered_user": "tester@127.0.0.1: Permission denied (publickey,password)."
     },

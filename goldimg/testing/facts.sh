@@ -25,7 +25,7 @@ cloud_init() {
     cat /run/cloud-init/result.json
 }
 cloud_errors() {
-    if has cloud-init; then grep -h -E 'Traceback|CRITICAL|ERROR' /var/log/cloud-init.log; fi
+    if has cloud-init; then grep -h -E '\[(CRITICAL|ERROR)\]' /var/log/cloud-init.log; fi
 }
 failed() { if has systemctl; then systemctl --failed --no-legend --plain; fi; }
 # seconds since the epoch
