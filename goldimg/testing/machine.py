@@ -67,8 +67,9 @@ def arguments(spec: Spec) -> list[str]:
         words += ["-device", "ide-cd,drive=cd,bus=ide.1"]
     if bench.smbios:
         words += ["-smbios", f"type=1,{bench.smbios}"]
+    # No IPv6: cloud-init asks EC2's service by both, and waits 50 s for the one that is silent.
     forward = f"hostfwd=tcp:127.0.0.1:{spec.port}-:22"
-    words += ["-netdev", ",".join(filter(None, ["user,id=net", forward, spec.network]))]
+    words += ["-netdev", ",".join(filter(None, [f"user,id=net,ipv6=off,{forward}", spec.network]))]
     return [*words, "-device", f"{bench.card},netdev=net,mac={MAC},romfile="]
 
 
