@@ -191,6 +191,8 @@ def mounted(raw: Path, work: Path) -> Iterator[Path]:
 def fill(point: Path) -> None:
     """Copies files of this host, in order, until the file system holds 1.7 GiB."""
     stat = os.statvfs(point)
+    if stat.f_blocks * stat.f_frsize < FILLED:
+        raise SystemExit("the image's first partition is no root: name one without LVM, --image")
     room = FILLED - (stat.f_blocks - stat.f_bfree) * stat.f_frsize
     for top in ("/usr/share", "/usr/include", "/usr/lib"):
         for directory, below, names in os.walk(top):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from goldimg.display import clock_text
 from goldimg.errors import ConfigError, GoldimgError
+from goldimg.words import size_text
 
 if TYPE_CHECKING:
     from goldimg.build import Outcome
@@ -29,15 +30,6 @@ def table(rows: Sequence[Sequence[str]]) -> str:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def size_text(size: int) -> str:
-    """Bytes as people read them."""
-    if size >= 1 << 30:
-        return f"{size / (1 << 30):.1f} GiB"
-    if size >= 1 << 20 or size == 0:
-        return f"{size / (1 << 20):.0f} MiB"
-    return f"{-(-size >> 10)} KiB"
 
 
 def outcome_table(site: Site, outcomes: Sequence[Outcome]) -> str:

@@ -10,6 +10,7 @@ import click
 
 from goldimg.cli.common import Names, flat, new_runner, show_notes, this_site, with_cache
 from goldimg.errors import UsageError, VerificationFailed
+from goldimg.words import size_text
 
 if TYPE_CHECKING:
     from goldimg.project import Site
@@ -179,11 +180,11 @@ def prune_command(
         click.echo("nothing is old enough to go", err=True)
         return
     if not yes:
-        click.echo(f"nothing was removed ({total >> 20} MiB would be): say --yes", err=True)
+        click.echo(f"nothing was removed ({size_text(total)} would be): say --yes", err=True)
         return
     removed, kept = remove(site, found.old, runner)
     for item, why in kept:
         click.echo(f"note: {site.shown(item.path)} stays: {why}", err=True)
     refresh_lists(site, site_file, removed, runner)
     freed = sum(it.size for it in removed)
-    click.echo(f"removed {len(removed)} of {len(found.old)}, {freed >> 20} MiB", err=True)
+    click.echo(f"removed {len(removed)} of {len(found.old)}, {size_text(freed)}", err=True)

@@ -13,7 +13,8 @@ from goldimg.inventory import Inventory
 from goldimg.inventory.diff import Changed
 from goldimg.inventory.sides import Pair
 from goldimg.project import Site
-from goldimg.report import size_text, table
+from goldimg.report import table
+from goldimg.words import size_text
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 MANY = 40  # files that are shown to people without -v
@@ -131,7 +132,7 @@ def _section(title: str, changes: Sequence[Changed], *, is_verbose: bool) -> lis
 
 def _growth(before: int, after: int) -> str:
     sign, size = "-" if after < before else "+", abs(after - before)
-    return f"{sign}{size_text(size) if size >= 1 << 20 else f'{size >> 10} KiB'}"
+    return f"{sign}{size_text(size)}"
 
 
 def diff_json(pairs: Sequence[Pair]) -> str:

@@ -13,8 +13,8 @@ from goldimg.events import Bus
 from goldimg.publish.image import Image
 from goldimg.publish.journal import Journal, Resource
 from goldimg.publish.retry import Policy, retried
-from goldimg.publish.transfer import size_words
 from goldimg.run import Runner
+from goldimg.words import size_text
 
 T = TypeVar("T")
 FIRST_POLL = 0.2  # seconds: much that a service calls long-running is done at once
@@ -40,12 +40,12 @@ class Meter:
             if self._start is None or done < self._start[1]:
                 self._start = (now, done)
             seconds, sent = now - self._start[0], done - self._start[1]
-        text = f"{size_words(done)} of {size_words(total)}"
+        text = f"{size_text(done)} of {size_text(total)}"
         if seconds < 1 or not sent:
             return text
         rate = sent / seconds
         left = int((total - done) / rate)
-        return f"{text}, {size_words(rate)}/s, {left // 60}:{left % 60:02d} left"
+        return f"{text}, {size_text(rate)}/s, {left // 60}:{left % 60:02d} left"
 
 
 @dataclass(kw_only=True)

@@ -12,9 +12,9 @@ from goldimg.publish.image import Image
 from goldimg.publish.publisher import Preview
 from goldimg.publish.records import Record
 from goldimg.publish.sweep import Leftover, Removal
-from goldimg.publish.transfer import size_words
 from goldimg.publish.upload import Outcome
 from goldimg.report import error_text, table
+from goldimg.words import size_text
 
 
 def preview_text(site: Site, image: Image, outcome: Outcome) -> str:
@@ -28,7 +28,7 @@ def preview_text(site: Site, image: Image, outcome: Outcome) -> str:
     lines += [f"  {key.ljust(width)}  {value}" for key, value in rows]
     lines.append("  calls")
     for number, call in enumerate(preview.calls, 1):
-        size = f" ({size_words(call.size)})" if call.size else ""
+        size = f" ({size_text(call.size)})" if call.size else ""
         detail = f": {call.detail}" if call.detail else ""
         lines.append(f"  {number:>3}. {call.operation}{detail}{size}")
     lines += [f"  note: {note}" for note in preview.notes]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
+from goldimg.words import size_text
+
 if TYPE_CHECKING:
     from goldimg.publish.job import Job
 
@@ -84,7 +86,7 @@ def send_blocks(
     missing = [block for block in listed if block.index not in have]
     done = total - sum(block.size for block in missing)
     if done:
-        job.say(f"going on after {size_words(done)} of {size_words(total)}")
+        job.say(f"going on after {size_text(done)} of {size_text(total)}")
     job.progress(done, total)
 
     def one(block: Block) -> Block:
@@ -122,11 +124,3 @@ def _in_threads(
         finally:
             for future in pending:
                 future.cancel()
-
-
-def size_words(size: float) -> str:
-    """Bytes as people read them."""
-    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size:.0f} B"

@@ -53,10 +53,3 @@ def artifacts_of(place: Place | None) -> list[Artifact]:
         (Artifact(name=path.name, size=path.stat().st_size) for path in found),
         key=lambda it: it.name,
     )
-
-
-def size_text(size: int) -> str:
-    """Bytes as people read them."""
-    if size < 1 << 20:
-        return f"{-(-size // 1024)} KiB"
-    return f"{size / (1 << 20):.0f} MiB" if size < 10 << 30 else f"{size / (1 << 30):.0f} GiB"

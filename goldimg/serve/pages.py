@@ -14,7 +14,7 @@ from goldimg.errors import GoldimgError
 from goldimg.serve import guard
 from goldimg.serve.arming import arm_host
 from goldimg.serve.front import Web
-from goldimg.serve.outputs import artifacts_of, picture_of, size_text
+from goldimg.serve.outputs import artifacts_of, picture_of
 from goldimg.serve.routing import at, routes_of
 from goldimg.serve.sessions import COOKIE
 from goldimg.serve.shown import (
@@ -31,6 +31,7 @@ from goldimg.serve.shown import (
     what_is_wiped,
 )
 from goldimg.serve.store import State
+from goldimg.words import size_text
 
 ROWS = 200  # hosts and builds on one page
 LINES = 60  # of a log
