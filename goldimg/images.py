@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from goldimg.artifacts import MANIFEST, PUBLICATIONS, Finished, read_finished
 from goldimg.catalog.version import sort_key
+from goldimg.channels import Channels, read_channels
 from goldimg.errors import UsageError, VerificationFailed
 from goldimg.inventory.describe import is_description
 from goldimg.project import Site
@@ -19,7 +20,7 @@ from goldimg.tested import tested
 class Finding:
     """A finished image. `size` in bytes of its artifacts; `fault`: why nothing else is known.
 
-    `tested` is None where it was not.
+    `tested` is None where it was not. `channels` and environments mean it, or will in a moment.
     """
 
     os: str
@@ -30,6 +31,7 @@ class Finding:
     size: int = 0
     published: tuple[str, ...] = ()
     tested: bool | None = None
+    channels: tuple[str, ...] = ()
     fault: str = ""
 
 
@@ -37,7 +39,17 @@ def find_images(site: Site, os_name: str | None = None) -> list[Finding]:
     """Every finished image by OS, version as people count them, and provider."""
     pattern = f"*/{os_name or '*'}/*/{MANIFEST}"
     found = [_finding(path.parent) for path in site.artifacts.glob(pattern)]
+    known = {name: _channels(site, name) for name in {it.os for it in found}}
+    found = [replace(it, channels=known[it.os].pointing(it.provider, it.version)) for it in found]
     return sorted(found, key=lambda it: (it.os, sort_key(it.version), it.provider))
+
+
+def _channels(site: Site, os_name: str) -> Channels:
+    """What channels mean; nothing where that cannot be read, which `goldimg channels` tells."""
+    try:
+        return read_channels(site, os_name)
+    except VerificationFailed:
+        return Channels(os_name=os_name)
 
 
 def _finding(directory: Path) -> Finding:

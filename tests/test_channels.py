@@ -127,6 +127,10 @@ def test_a_channel_moves_is_told_and_goes_back(house: House) -> None:
     assert "channels" not in house.done("verify", "artifacts/1.0.0").stdout
     (shown,) = json.loads(house.done("channels", "--json").stdout)
     assert shown["channels"]["stable"]["virtualbox"]["version"] == "1.0.0"
+    listed = {
+        it["version"]: it["channels"] for it in json.loads(house.done("list", "--json").stdout)
+    }
+    assert (listed["1.0.0"], listed["1.1.0"]) == (["stable"], [])
 
 
 def test_what_is_not_tested_goes_nowhere(house: House) -> None:

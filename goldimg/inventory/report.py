@@ -22,14 +22,17 @@ MANY = 40  # files that are shown to people without -v
 
 def images_table(site: Site, images: Sequence[Finding]) -> str:
     """One line an image."""
-    rows = [("os", "version", "provider", "built", "size", "published", "tested")]
+    rows = [("os", "version", "provider", "built", "size", "published", "tested", "channels")]
     for it in images:
         if it.fault:
             shown = site.shown(it.directory)
-            rows.append((it.os, it.version, it.provider, "-", "-", "-", f"unreadable: {shown}"))
+            rows.append(
+                (it.os, it.version, it.provider, "-", "-", "-", "-", f"unreadable: {shown}")
+            )
             continue
         known = (it.built[:16].replace("T", " "), size_text(it.size), ",".join(it.published) or "-")
-        rows.append((it.os, it.version, it.provider, *known, tested_text(it)))
+        state = (tested_text(it), ",".join(it.channels) or "-")
+        rows.append((it.os, it.version, it.provider, *known, *state))
     return table(rows)
 
 
@@ -49,6 +52,7 @@ def images_json(images: Sequence[Finding]) -> list[dict[str, Any]]:
             "size": it.size,
             "published": list(it.published),
             "tested": it.tested,
+            "channels": list(it.channels),
             "error": it.fault or None,
         }
         for it in images
@@ -68,6 +72,7 @@ def image_text(
         ("builder", f"{builder}, {manifest.get('firmware', '-')}"),
         ("iso", str(((manifest.get("inputs") or {}).get("iso") or {}).get("name", "-"))),
         ("tested", tested_text(image)),
+        ("channels", ", ".join(image.channels) or "-"),
         ("published", ", ".join(image.published) or "-"),
     ]
     rows += [("file", f"{it['file']}  {size_text(int(str(it['size'])))}") for it in finished.files]
