@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import re
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -60,7 +61,8 @@ class Fault:
 class Proxy:
     """A running proxy: `url` to talk to, `log` of the requests (method, path, status, sent).
 
-    `rate`: bytes a second that one connection may send, as far networks have it; 0: any.
+    `rate`: bytes a second that one connection may send, as far networks have it; 0: any. A service
+    that takes one request at a time hears of a body when it is here.
     """
 
     url: str
@@ -201,6 +203,15 @@ class _Handler(BaseHTTPRequestHandler):
         return http.client.HTTPConnection("127.0.0.1", self.behind, timeout=300)
 
     def _pass_on(self, fault: Fault, counted: list[int]) -> int:
+        if not self.proxy.rate:
+            return self._pass(fault, counted, self._body())
+        with tempfile.SpooledTemporaryFile(32 << 20) as kept:
+            for part in self._body():
+                kept.write(part)
+            kept.seek(0)
+            return self._pass(fault, counted, iter(lambda: kept.read(CHUNK), b""))
+
+    def _pass(self, fault: Fault, counted: list[int], body: Iterator[bytes]) -> int:
         connection = self._connect()
         try:
             is_chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
@@ -214,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
                 connection.putheader("Transfer-Encoding", "chunked")
             connection.endheaders()
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._send(connection, fault, counted, is_chunked)
+                self._send(connection, fault, counted, body, is_chunked)
             return self._answer(connection, fault)
         finally:
             connection.close()
@@ -224,9 +235,10 @@ class _Handler(BaseHTTPRequestHandler):
         connection: http.client.HTTPConnection,
         fault: Fault,
         counted: list[int],
+        body: Iterator[bytes],
         is_chunked: bool,
     ) -> None:
-        for part in self._body():
+        for part in body:
             if fault.cut is not None and 0 <= fault.cut <= counted[0] + len(part):
                 raise _Cut
             sent = _changed(part, fault.corrupt, counted[0])
