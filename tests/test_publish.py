@@ -401,8 +401,8 @@ def test_retries_end_with_the_last_error() -> None:
 
 def test_the_meter_tells_rate_and_time_left() -> None:
     meter = Meter()
-    assert meter.text(0, 100 * MIB, 10.0) == "0 B of 100.0 MiB"
-    assert meter.text(50 * MIB, 100 * MIB, 20.0) == "50.0 MiB of 100.0 MiB, 5.0 MiB/s, 0:10 left"
+    assert meter.text(0, 100 * MIB, 10.0) == "0 MiB of 100 MiB"
+    assert meter.text(50 * MIB, 100 * MIB, 20.0) == "50 MiB of 100 MiB, 5.0 MiB/s, 0:10 left"
 
 
 def test_versions_are_counted_as_people_do(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_artifacts_are_listed_once_all_of_them_are_there(site: Served, tmp_path:
     bus.emit("azure", "done", "1 file")
     page = client.get(f"/builds/{NAME}").text
     assert "image.vhd" in page
-    assert "3 MiB" in page
+    assert "3.0 MiB" in page
 
 
 def test_strangers_see_no_screen_and_no_file_but_a_picture_is_one(
