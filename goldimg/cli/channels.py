@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from goldimg.cli.common import this_site
+
+if TYPE_CHECKING:
+    from goldimg.channels import Channels
 
 
 @click.command("channels", short_help="Show which version each channel and environment means.")
@@ -30,18 +34,27 @@ def channels_command(
     if not found:
         click.echo("no channel points to anything yet", err=True)
         return
-    if history:
-        rows = [("at", "os", "channel", "provider", "version", "before", "by")]
-        moves = sorted(((it.at, each.os_name, it) for each in found for it in each.history),
-                       key=lambda row: row[:2])  # fmt: skip
-        rows += [(at, name, it.channel, it.provider, it.version, it.former, it.by)
-                 for at, name, it in moves]  # fmt: skip
-    else:
-        rows = [("os", "channel", "provider", "version", "since", "by")]  # type: ignore[list-item]
-        for each in found:
-            for channel, pointers in sorted(each.pointers.items()):
-                for name, it in sorted(pointers.items()):
-                    moving = f" (moving to {it.moving_to})" if it.moving_to else ""
-                    shown = f"{it.version or 'nothing'}{moving}"
-                    rows.append((each.os_name, channel, name, shown, it.since, it.by))  # type: ignore[arg-type]
-    click.echo(table(rows))
+    click.echo(table(history_rows(found) if history else pointer_rows(found)))
+
+
+def history_rows(found: list[Channels]) -> list[tuple[str, ...]]:
+    """A line for each promotion, the newest last."""
+    moves = sorted(((it.at, each.os_name, it) for each in found for it in each.history),
+                   key=lambda row: row[:2])  # fmt: skip
+    return [
+        ("at", "os", "channel", "provider", "version", "before", "by"),
+        *((at, name, it.channel, it.provider, it.version, it.former, it.by)
+          for at, name, it in moves),
+    ]  # fmt: skip
+
+
+def pointer_rows(found: list[Channels]) -> list[tuple[str, ...]]:
+    """A line for each provider that a channel means something for."""
+    rows: list[tuple[str, ...]] = [("os", "channel", "provider", "version", "since", "by")]
+    for each in found:
+        for channel, pointers in sorted(each.pointers.items()):
+            for name, it in sorted(pointers.items()):
+                moving = f" (moving to {it.moving_to})" if it.moving_to else ""
+                shown = f"{it.version or 'nothing'}{moving}"
+                rows.append((each.os_name, channel, name, shown, it.since, it.by))
+    return rows

@@ -17,8 +17,8 @@ from goldimg.cli.publish import (
     exit_code,
     make_tasks,
     quiet_publisher,
-    sign_again,
 )
+from goldimg.cli.signing import sign_manifests
 from goldimg.errors import GoldimgError, Interrupted, PublishFailed, UsageError
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _upload(site: Site, settings: Settings, tasks: list[Task], *, dry_run: bool)
             if outcome.preview:
                 click.echo(preview_text(site, task.image, outcome))
     else:
-        sign_again(site, settings, [task.image.directory for task in tasks])
+        sign_manifests(site, settings.site.sign, [task.image.directory for task in tasks])
         click.echo(outcomes_table(outcomes))
     for line in failures(site, outcomes):
         click.echo(line, err=True)
@@ -272,14 +272,14 @@ def _carry_out(
         try:
             carry_out(site, aim, read_channels(site, aim.os_name), step, signer, tell)
         except Interrupted:
-            sign_again(site, settings, directories)
+            sign_manifests(site, settings.site.sign, directories)
             raise
         except Exception as error:
             told = error if isinstance(error, GoldimgError) else publisher.explain(error)
             failed.append(step.provider)
             for line in error_text(told, site):
                 click.echo(line, err=True)
-    sign_again(site, settings, directories)
+    sign_manifests(site, settings.site.sign, directories)
     if failed:
         raise PublishFailed(
             f"{aim.channel} is not {aim.version} for {', '.join(failed)} yet",

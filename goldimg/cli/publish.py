@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from goldimg.cli.common import F, Names, flat, new_runner, read_settings
+from goldimg.cli.signing import sign_manifests
 from goldimg.errors import Interrupted, PublishFailed, UsageError
 
 if TYPE_CHECKING:
     from goldimg.config.models import Settings
-    from goldimg.config.sign import Sign
     from goldimg.project import Site
     from goldimg.publish.publisher import Publisher
     from goldimg.publish.records import Record
@@ -143,7 +143,7 @@ def upload_command(
     finally:
         close()
     if not dry_run:
-        sign_again(site, settings, [task.image.directory for task in tasks])
+        sign_manifests(site, settings.site.sign, [task.image.directory for task in tasks])
     if as_json:
         click.echo(json.dumps([outcome_json(it) for it in outcomes], indent=2))
     elif dry_run:
@@ -324,32 +324,11 @@ def unpublish_command(
             click.echo(f"{record.provider}: {line}")
         failed |= any(it.error for it in ended)
     places = {(it.version, it.os_name, it.provider) for it in records}
-    sign_again(site, settings, [site.artifact_dir(*place) for place in sorted(places)])
+    sign_manifests(
+        site, settings.site.sign, [site.artifact_dir(*place) for place in sorted(places)]
+    )
     if failed:
         raise PublishFailed("not everything could be removed", hint="run the same command again")
-
-
-def sign_again(site: Site, settings: Settings, directories: list[Path]) -> None:
-    """Signs manifests anew whose publications have changed; where that fails, it is only told."""
-    sign_manifests(site, settings.site.sign, directories)
-
-
-def sign_manifests(site: Site, sign: Sign, directories: list[Path]) -> None:
-    """The same by the settings for signing alone."""
-    from goldimg.errors import GoldimgError
-    from goldimg.run import Runner
-    from goldimg.trust.seal import is_signed, seal
-    from goldimg.trust.signer import site_signer
-
-    for directory in directories:
-        if not directory.is_dir() or not is_signed(directory):
-            continue
-        try:
-            if signer := site_signer(site, sign, Runner()):
-                seal(directory, signer)
-        except GoldimgError as error:
-            shown = site.shown(directory)
-            click.echo(f"warning: {shown}: the manifest is not signed again: {error}", err=True)
 
 
 def quiet_publisher(

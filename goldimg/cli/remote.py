@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from goldimg.cli.common import new_runner, read_settings
-from goldimg.cli.publish import chosen, environment_option, quiet_publisher, sign_manifests
+from goldimg.cli.publish import chosen, environment_option, quiet_publisher
+from goldimg.cli.signing import sign_manifests
 from goldimg.errors import PublishFailed
 
 if TYPE_CHECKING:

@@ -104,14 +104,14 @@ def try_and_sign(
     site: Site, settings: Settings, request: Request, *, runner: Runner, events: Bus
 ) -> list[Outcome]:
     """Tests images and signs their manifests anew, those that were signed."""
-    from goldimg.cli.publish import sign_again
+    from goldimg.cli.signing import sign_manifests
     from goldimg.host import inspect_host
     from goldimg.testing.session import try_images
 
     outcomes = try_images(
         site, settings, request, host=inspect_host(), runner=runner, events=events
     )
-    sign_again(site, settings, [it.directory for it in outcomes if it.checks])
+    sign_manifests(site, settings.site.sign, [it.directory for it in outcomes if it.checks])
     return outcomes
 
 
