@@ -35,6 +35,22 @@ def make_tree(tree: Path) -> Path:
     with (tree / "tmp/holes").open("wb") as stream:
         stream.seek(3 * MIB)
         stream.write(b"after a hole")
+    with (tree / "tmp/scattered").open("wb") as stream:
+        for number in range(300):  # more extents than are asked for at once
+            stream.seek(number * 12288)
+            stream.write(bytes((number % 255 + 1,)) * 4096)
+    with (tree / "tmp/promised").open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, 64 << 10)
+        stream.seek(32 << 10)
+        stream.write(b"written, between what was only promised")
+    deep = tree / "tmp" / ("d" * 90) / ("e" * 200)
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("a long name")
+    (tree / "tmp/far").symlink_to("/" + "x" * 180)
+    os.link(tree / "tmp/far", tree / "tmp/far too", follow_symlinks=False)
+    (tree / "tmp/grüße").write_text("not ASCII")
+    Path(os.fsdecode(os.fsencode(tree / "tmp") + b"/latin-\xfc")).write_text("nor UTF-8")
+    os.chown(tree / "tmp/grüße", 3_000_000, 4_000_000_000)
     os.chown(tree / "tmp", 1234, 4321)
     os.mkfifo(tree / "tmp/pipe")
     os.mknod(tree / "dev/null", 0o20666, os.makedev(1, 3))

@@ -27,7 +27,8 @@ class GzipWriter:
     def __init__(self, output: Output) -> None:
         self._output = output
         self._size = self._crc = 0
-        self._buffer = bytearray()
+        self._parts: list[bytes] = []  # less than a block, together
+        self._waiting = 0  # bytes in them
         self._pending: deque[Future[bytes]] = deque()
         self._workers = threads()
         self._pool = ThreadPoolExecutor(self._workers, "gzip")
@@ -54,34 +55,40 @@ class GzipWriter:
 
     def write(self, data: bytes) -> None:
         """Appends `data`."""
-        self._count(data)
-        if not self._buffer and len(data) == BLOCK:
-            self._submit(data)
+        self._size += len(data)
+        self._parts.append(data)
+        self._waiting += len(data)
+        if self._waiting < BLOCK:
             return
-        self._buffer += data
-        while len(self._buffer) >= BLOCK:
-            self._submit(bytes(self._buffer[:BLOCK]))
-            del self._buffer[:BLOCK]
+        whole = self._joined()
+        end = len(whole) - len(whole) % BLOCK
+        for start in range(0, end, BLOCK):
+            self._submit(whole[start : start + BLOCK])
+        if end < len(whole):
+            self._parts, self._waiting = [whole[end:]], len(whole) - end
 
     def write_stored(self, data: bytes) -> None:
         """Appends `data` that would not shrink."""
         self._flush()
-        self._count(data)
-        self._output.write(deflate.stored_piece(data))
-
-    def _count(self, data: bytes) -> None:
         self._size += len(data)
         self._crc = deflate.crc32(data, self._crc)
+        self._output.write(deflate.stored_piece(data))
+
+    def _joined(self) -> bytes:
+        """What is waiting, which waits no more."""
+        whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts, self._waiting = [], 0
+        return whole
 
     def _submit(self, block: bytes) -> None:
+        self._crc = deflate.crc32(block, self._crc)
         self._pending.append(self._pool.submit(deflate.piece, block))
         if len(self._pending) > 2 * self._workers:
             self._output.write(self._pending.popleft().result())
 
     def _flush(self) -> None:
-        if self._buffer:
-            self._submit(bytes(self._buffer))
-            self._buffer.clear()
+        if self._waiting:
+            self._submit(self._joined())
         while self._pending:
             self._output.write(self._pending.popleft().result())
 

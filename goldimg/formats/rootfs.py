@@ -4,23 +4,23 @@ Everything that a container can use is in it: owners by number, modes, hard link
 attributes and capabilities. Left out: device nodes, sockets, what is in /dev /proc /sys /run,
 lost+found, and SELinux labels, which belong to the host's policy.
 
-Source: docker's documentation of `docker import`; GNU tar manual, "Controlling Extended PAX
-Headers"; guestfish(1), "tar-out".
+Source: docker's documentation of `docker import`; guestfish(1), "tar-out".
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from goldimg.errors import GoldimgError, Interrupted, MissingTool, VerificationFailed
-from goldimg.formats import Progress, Written, partitions, tarball
+from goldimg.formats import Progress, Written, partitions, tarball, walk
 from goldimg.formats.gz import GzipReader, GzipWriter
 from goldimg.formats.partitions import Partition
 from goldimg.formats.source import Disk, flattened
-from goldimg.formats.stream import Ticker, draft
+from goldimg.formats.stream import BLOCK, Ticker, draft
 from goldimg.run import Runner, has_program
 
 # The mount lives in a mount namespace of its own and ends with the last process in it, even if that
@@ -51,19 +51,12 @@ if [ "$5" != raw ]; then
     done
 fi
 mount -o "$3" -- "$disk" "$2/root"
-cd "$2/root"
-find . -xdev \( -path './dev/*' -o -path './proc/*' -o -path './sys/*' -o -path './run/*' \
-    -o -path ./lost+found \) -prune -o ! -type b ! -type c ! -type s -print0 > "$2/names"
-sort -z -o "$2/names" "$2/names"
-tar --create --file=- --null --no-recursion --files-from="$2/names" \
-    --format=posix --pax-option="$4" --numeric-owner --blocking-factor=128 \
-    --xattrs --xattrs-include='*' --xattrs-exclude=security.selinux --acls
+# -P: nothing is imported from a directory just because it is the current one
+PYTHONPATH=$7 "$4" -P -m goldimg.formats.walk "$2/root" $6
 """
-# tar would put its process id and the times of reading into the archive: the same disk must give
-# the same bytes. Whole seconds are enough for mtime.
-PAX = "exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime,delete=mtime"
 EXCLUDED = ("./dev/*", "./proc/*", "./sys/*", "./run/*", "./lost+found")
 FUSE = Path("/dev/fuse")
+PACKAGES = Path(__file__).resolve().parents[2]  # where our own modules are found
 TREE = ("./etc/", "./usr/")  # what no root file system lacks
 
 
@@ -81,11 +74,11 @@ def write(
     What changed after `newest`, in seconds since 1970, is told to have changed then, so that the
     hour of a build leaves no trace in it.
 
-    As root, a disk with one plain ext4 or XFS file system is mounted read-only and read by GNU tar,
-    where it is: nothing is copied. Any other way libguestfs reads it (slower, but it knows LVM and
-    needs no rights). `has_kvm` says that its virtual machine may use KVM. A file system that was
-    cut off while it was written is refused. MissingTool where
-    libguestfs is needed and absent.
+    As root, a disk with one plain ext4 or XFS file system is mounted read-only, for the kernel to
+    tell what is in it and where; what files hold is read from the disk itself. Any other way
+    libguestfs reads it (slower, but it knows LVM and needs no rights). `has_kvm` says that its
+    virtual machine may use KVM. A file system that was cut off while it was written is refused.
+    MissingTool where libguestfs is needed and absent.
     """
     root = partitions.plain_root(source)
     if root and partitions.was_cut_short(source, root):
@@ -133,8 +126,55 @@ def _by_mount(
         name = str(source.path.absolute())
         if source.image_format != "raw":
             name = name.replace(",", ",,")  # as QEMU's option syntax wants it
-        argv += [name, directory, options, PAX, source.image_format]
-        return _compress(source, target, runner, progress, newest, argv, {"LC_ALL": "C"})
+        argv += [name, directory, options, sys.executable, source.image_format]
+        argv += ["" if newest is None else str(newest), str(PACKAGES)]
+
+        def start(stream: GzipWriter, ticker: Ticker) -> Callable[[bytes], None]:
+            return Assembly(source, root, stream.write, ticker).take
+
+        return _compress(source, target, runner, progress, argv, {}, start)
+
+
+class Assembly:
+    """Puts an archive together from what `walk` tells of it, `root` being where on `source`."""
+
+    def __init__(
+        self, source: Disk, root: Partition, write: Callable[[bytes], None], ticker: Ticker
+    ) -> None:
+        self._source, self._root = source, root
+        self._write, self._ticker = write, ticker
+        self._rest = b""  # of what was told: not a whole item yet
+
+    def take(self, chunk: bytes) -> None:
+        """Takes the next bytes that walk has written."""
+        told, at = self._rest + chunk, 0
+        while at + walk.ITEM.size <= len(told):
+            place, length = walk.ITEM.unpack_from(told, at)
+            start = at + walk.ITEM.size
+            if place == walk.HERE:
+                if start + length > len(told):
+                    break
+                self._write(told[start : start + length])
+                start += length
+            else:
+                self._content(place, length)
+            at = start
+        self._rest = told[at:]
+
+    def _content(self, place: int, length: int) -> None:
+        if place != walk.ZEROS and place + length > self._root.size:
+            raise GoldimgError(
+                f"{self._source.path.name}: a file lies beyond the end of its file system",
+                hint="the disk is damaged: build it again",
+            )
+        for done in range(0, length, BLOCK):
+            count = min(BLOCK, length - done)
+            self._write(
+                bytes(count)
+                if place == walk.ZEROS
+                else self._source.pread(self._root.offset + place + done, count)
+            )
+        self._ticker.advance(length)
 
 
 def _by_guestfish(
@@ -158,7 +198,17 @@ def _by_guestfish(
     ]
     argv += ["--inspector", "tar-out", "/", "-", "numericowner:true", "xattrs:true", "acls:true"]
     argv += ["excludes:" + " ".join(EXCLUDED)]
-    return _compress(source, target, runner, progress, newest, argv, environment)
+
+    def start(stream: GzipWriter, ticker: Ticker) -> Callable[[bytes], None]:
+        sieve = tarball.DeviceSieve(stream.write, newest)
+
+        def take(chunk: bytes) -> None:
+            sieve.take(chunk)
+            ticker.advance(len(chunk))
+
+        return take
+
+    return _compress(source, target, runner, progress, argv, environment, start)
 
 
 def _compress(
@@ -166,21 +216,15 @@ def _compress(
     target: Path,
     runner: Runner,
     progress: Progress | None,
-    newest: int | None,
     argv: list[str],
     environment: Mapping[str, str],
+    start: Callable[[GzipWriter, Ticker], Callable[[bytes], None]],
 ) -> Written:
-    """Runs `argv`, which writes a tar to its standard output, and keeps that compressed."""
-    total = source.allocated
-    ticker = Ticker(total, _at_most(progress), runner)
+    """Runs `argv`; what `start` gives makes a tar of its standard output, kept compressed."""
+    ticker = Ticker(source.claimed, _at_most(progress), runner)
     with draft(target) as made:
         with GzipWriter(made.output) as stream:
-            sieve = tarball.DeviceSieve(stream.write, newest)
-
-            def take(chunk: bytes) -> None:
-                sieve.take(chunk)
-                ticker.advance(len(chunk))
-
+            take = start(stream, ticker)
             runner.run(argv, reason="read the root file system", env=environment, on_chunk=take)
             if stream.position < tarball.RECORD:
                 raise GoldimgError(f"{source.path}: the root file system is empty")

@@ -1,13 +1,13 @@
-"""Tar headers: ustar, and GNU's old sparse format. All with owner root and a given time.
+"""Tar headers: ustar, pax, and GNU's old sparse format.
 
-Sources: POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format" and
-"Storing Sparse Files, Old GNU Format".
+Sources: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Interchange Format"; GNU tar manual,
+"Basic Tar Format" and "Storing Sparse Files, Old GNU Format".
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from goldimg.errors import GoldimgError, VerificationFailed
@@ -16,6 +16,8 @@ BLOCK = 512
 RECORD = 10240  # GNU tar fills the archive up to this
 END = bytes(2 * BLOCK)
 USTAR_MAX = 8 << 30  # bytes: eleven octal digits
+OWNER_MAX = 8**7  # the first number of an owner that seven octal digits do not hold
+NAME_MAX = 100  # bytes
 SPARSE_IN_HEADER, SPARSE_IN_EXTENSION = 4, 21
 # name, mode, uid, gid, size, time, checksum, type, link
 COMMON = struct.Struct("100s8s8s8s12s12s8sc100s")
@@ -24,6 +26,7 @@ USTAR_TAIL = struct.Struct("8s32s32s8s8s155s12x")
 # magic and version, user, group, major, minor, atime, ctime, offset, long names, pad, sparse map,
 # whether it goes on, real size, rest
 GNU_TAIL = struct.Struct("8s32s32s8s8s12s12s12s4sx96sB12s17x")
+_NO_NAMES = USTAR_TAIL.pack(b"ustar\x0000", b"", b"", b"%07o" % 0, b"%07o" % 0, b"")
 DEVICES = (b"3", b"4")  # character and block
 EXTENSIONS = (b"x", b"L", b"K")  # of the header that follows: pax, and GNU's long names
 USTAR_MAGIC, GNU_MAGIC = b"ustar\x0000", b"ustar  \0"
@@ -78,6 +81,70 @@ def ustar_header(name: str, size: int, *, epoch: int = 0, mode: int = 0o644) -> 
         )
     tail = USTAR_TAIL.pack(USTAR_MAGIC, b"root", b"root", octal(0, 8), octal(0, 8), b"")
     return _sealed(_common(name, size, mode, epoch, b"0"), tail)
+
+
+def member_header(
+    name: bytes,
+    kind: bytes,
+    *,
+    mode: int,
+    owner: tuple[int, int],
+    size: int = 0,
+    time: int = 0,
+    link: bytes = b"",
+    attributes: Iterable[tuple[bytes, bytes]] = (),
+) -> bytes:
+    """The header of a file of any kind, a pax header before it where ustar cannot hold all.
+
+    `owner` is uid and gid, `time` in seconds since 1970; `attributes` are records of the pax header
+    besides those that the rest needs.
+    """
+    records = list(attributes)
+    for key, text in ((b"path", name), (b"linkpath", link)):
+        if len(text) > NAME_MAX or not text.isascii():
+            records.append((key, text))
+    for key, value, end in (
+        (b"uid", owner[0], OWNER_MAX),
+        (b"gid", owner[1], OWNER_MAX),
+        (b"size", size, USTAR_MAX),
+        (b"mtime", time, USTAR_MAX),
+    ):
+        if not 0 <= value < end:
+            records.append((key, str(value).encode()))
+    header = _any_header(name, kind, mode, owner, size, time, link)
+    if not records:
+        return header
+    data = b"".join(_record(key, value) for key, value in records)
+    extension = _any_header(b"PaxHeaders/" + name, b"x", 0o644, (0, 0), len(data), 0, b"")
+    return extension + data + padding(len(data)) + header
+
+
+def _any_header(
+    name: bytes,
+    kind: bytes,
+    mode: int,
+    owner: tuple[int, int],
+    size: int,
+    time: int,
+    link: bytes,
+) -> bytes:
+    """What does not fit is cut off; a pax header says it."""
+    uid, gid = (number if number < OWNER_MAX else 0 for number in owner)
+    fields = (
+        *(name[:NAME_MAX], b"%07o" % mode, b"%07o" % uid, b"%07o" % gid),
+        *(b"%011o" % (size if size < USTAR_MAX else 0),),
+        *(b"%011o" % (time if 0 <= time < USTAR_MAX else 0), b" " * 8, kind, link[:NAME_MAX]),
+    )
+    return _sealed(COMMON.pack(*fields), _NO_NAMES)
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """A record of a pax header; its length, in decimal, counts itself."""
+    rest = len(key) + len(value) + 3  # a blank, an equals sign and a newline
+    length = rest + len(str(rest))
+    if len(str(length)) > len(str(rest)):
+        length += 1
+    return b"%d %s=%s\n" % (length, key, value)
 
 
 def gnu_header(name: str, size: int, *, epoch: int = 0, mode: int = 0o644) -> bytes:
