@@ -10,14 +10,15 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from goldimg.errors import GoldimgError, VerificationFailed
-from goldimg.formats import Progress, Region, Written, ovf, ovf_check, tarball
+from goldimg.formats import Progress, Region, Written, direct, ovf, ovf_check, tarball
 from goldimg.formats.gz import GzipReader, GzipWriter
 from goldimg.formats.ovf import DiskFile, Machine
-from goldimg.formats.stream import BLOCK, Ticker, draft, pieces
+from goldimg.formats.stream import BLOCK, Ticker, draft
 from goldimg.run import Runner
 
 GIB = 1 << 30
@@ -174,13 +175,10 @@ def _write(
                     + tarball.padding(len(data))
                 )
             stream.write(tarball.gnu_header(disk_name, disk.size, epoch=epoch))
-            file = os.open(disk.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                for piece in pieces(file, disk.offset, disk.size):
+            with closing(direct.File(disk.path, os.O_RDONLY)) as file:
+                for piece in direct.read_ahead(file, disk.offset, disk.size):
                     stream.write_stored(piece)  # deflated already
                     ticker.advance(len(piece))
-            finally:
-                os.close(file)
             stream.write(tarball.padding(disk.size) + tarball.END)
             stream.write(tarball.padding(stream.position, tarball.RECORD))
         return made.done(virtual_size)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from goldimg.errors import GoldimgError
 from goldimg.formats import deflate, zstd
+from goldimg.formats.direct import Reader
 from goldimg.formats.qcow2 import (
     CLUSTER_BITS,
     COMPRESSED,
@@ -30,7 +31,7 @@ from goldimg.formats.qcow2 import (
     ZSTD,
     big_endian,
 )
-from goldimg.formats.source import CLUSTER, Disk, flattened
+from goldimg.formats.source import CLUSTER, ZERO, Disk, flattened
 from goldimg.formats.store import Origin, Store
 from goldimg.run import Runner
 
@@ -56,7 +57,7 @@ class _Image:
     """One file of the chain. `identity` changes when the file does."""
 
     path: Path
-    file: int
+    file: Reader
     size: int
     version: int
     l1: array[int]
@@ -86,7 +87,7 @@ class Chain(Disk):
 
     def close(self) -> None:
         for image in self._images:
-            os.close(image.file)
+            image.file.close()
 
     def _open_all(self) -> None:
         path: Path | None = self.path
@@ -146,20 +147,25 @@ class Chain(Disk):
         return self._images[number].identity, entry & PLACE
 
     def pread(self, offset: int, length: int) -> bytes:
-        parts: list[bytes] = []
-        position, end = offset, max(offset, min(self.size, offset + length))
+        into = bytearray(length)
+        self.read_into(memoryview(into), offset)
+        return bytes(into)
+
+    def read_into(self, into: memoryview, offset: int) -> None:
+        position, end = offset, max(offset, min(self.size, offset + len(into)))
         while position < end:
             entry, start = self._entry(position // CLUSTER), position % CLUSTER
             count = min(CLUSTER - start, end - position)
+            at = position - offset
             if not entry:
-                parts.append(bytes(count))
+                into[at : at + count] = ZERO[:count]
             elif entry & COMPRESSED:
-                parts.append(self._inflated(entry)[start : start + count])
+                into[at : at + count] = self._inflated(entry)[start : start + count]
             else:
                 count = self._in_one_piece(entry, position, end)
-                parts.append(self._stored(entry, start, count))
+                self._stored(into[at : at + count], entry, start)
             position += count
-        return b"".join(parts) + bytes(offset + length - end)
+        into[end - offset :] = bytes(len(into) - (end - offset))
 
     def _in_one_piece(self, entry: int, position: int, end: int) -> int:
         """Bytes from `position` on that follow one another in one file."""
@@ -171,14 +177,15 @@ class Chain(Disk):
             count += CLUSTER
         return min(count, end - position)
 
-    def _stored(self, entry: int, start: int, count: int) -> bytes:
-        data = os.pread(self._images[_image_of(entry)].file, count, (entry & PLACE) + start)
-        return data + bytes(count - len(data))  # a file may end inside its last cluster
+    def _stored(self, into: memoryview, entry: int, start: int) -> None:
+        count = self._images[_image_of(entry)].file.read(into, (entry & PLACE) + start)
+        if count < len(into):  # a file may end inside its last cluster
+            into[count:] = bytes(len(into) - count)
 
     def _inflated(self, entry: int) -> bytes:
         image, place = self._images[_image_of(entry)], entry & PLACE
         # Compressed clusters are smaller than others, or they would not be compressed.
-        packed = os.pread(image.file, CLUSTER, place)
+        packed = os.pread(image.file.file, CLUSTER, place)
         try:
             if image.is_zstd:
                 data = zstd.decompress(packed, CLUSTER)
@@ -208,24 +215,24 @@ def _overlay(merged: array[int], image: _Image, place: int, end: int, number: in
             merged[index] = entry & OFFSET | number
 
 
-def _table(file: int, path: Path, offset: int, entries: int) -> array[int]:
-    data = os.pread(file, 8 * entries, offset)
+def _table(file: Reader, path: Path, offset: int, entries: int) -> array[int]:
+    data = os.pread(file.file, 8 * entries, offset)
     if len(data) != 8 * entries:
         raise Unsupported(f"{path}: offset {offset}: the file ends inside a table")
     return array("Q", big_endian(array("Q", data)))
 
 
 def _open(path: Path) -> _Image:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    file = Reader(path)
     try:
         return _read(path, file)
     except BaseException:
-        os.close(file)
+        file.close()
         raise
 
 
-def _read(path: Path, file: int) -> _Image:
-    first = os.pread(file, CLUSTER, 0)
+def _read(path: Path, file: Reader) -> _Image:
+    first = os.pread(file.file, CLUSTER, 0)
     if len(first) < HEADER.size:
         raise Unsupported(f"{path} is not a qcow2 image")
     head = HEADER.unpack(first[: HEADER.size])
@@ -239,7 +246,7 @@ def _read(path: Path, file: int) -> _Image:
     backing = None
     if name_at:
         backing = _backing(path, first, head[17] if version > 2 else 72, name_at, name_size)
-    found = os.fstat(file)
+    found = os.fstat(file.file)
     return _Image(
         path=path,
         file=file,

@@ -7,12 +7,13 @@ file's pass has deflated serves the next file's (`store.py`).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
-from goldimg.formats import deflate
-from goldimg.formats.source import CLUSTER, ZERO, Disk
+from goldimg.formats import deflate, direct, round_up
+from goldimg.formats.source import CLUSTER, Disk, is_zero
 from goldimg.formats.store import Origin, Packed
 from goldimg.formats.stream import Output, Ticker, in_order
 
@@ -50,7 +51,7 @@ def pour(
     disk: Disk,
     sinks: Sequence[Sink],
     ticker: Ticker,
-    compress: Callable[[bytes], bytes] = deflate.raw,
+    compress: Callable[[memoryview], bytes] = deflate.raw,
 ) -> None:
     """Feeds the clusters of `disk` to each of `sinks`, in order, compressed in threads.
 
@@ -58,8 +59,8 @@ def pour(
     """
 
     def packed(span: tuple[int, int]) -> list[Cluster]:
-        offset, length = span
-        return [_cluster(disk, at, compress) for at in range(offset, offset + length, CLUSTER)]
+        there = _Span(disk, *span)
+        return [there.cluster(at, compress) for at in range(span[0], sum(span), CLUSTER)]
 
     for (_, length), clusters in zip(disk.spans(), in_order(packed, disk.spans()), strict=True):
         for cluster in clusters:
@@ -71,13 +72,41 @@ def pour(
         ticker.advance(length)
 
 
-def _cluster(disk: Disk, offset: int, compress: Callable[[bytes], bytes]) -> Cluster:
-    def make() -> Packed:
-        raw = disk.pread(offset, CLUSTER)
-        if raw == ZERO:
-            return b"", 0
-        return compress(raw), deflate.adler32(raw)
+_own = threading.local()
 
-    origin = disk.origin(offset) if disk.store else None
-    data, adler = disk.store.get(compress, origin, make) if disk.store and origin else make()
-    return Cluster(disk=disk, offset=offset, packed=data, adler=adler, origin=origin)
+
+def _buffer() -> memoryview:
+    """Memory of this thread alone, the same each time."""
+    if not hasattr(_own, "buffer"):
+        _own.buffer = memoryview(direct.buffer())
+    return cast(memoryview, _own.buffer)
+
+
+class _Span:
+    """Some clusters of a disk, which are read together, and only if one of them is not known.
+
+    One at a time in a thread.
+    """
+
+    def __init__(self, disk: Disk, offset: int, length: int) -> None:
+        self._disk, self._offset, self._length = disk, offset, length
+        self._data: memoryview | None = None
+
+    def _raw(self, offset: int) -> memoryview:
+        if self._data is None:
+            self._data = _buffer()[: round_up(self._length, CLUSTER)]
+            self._disk.read_into(self._data, self._offset)
+        return self._data[offset - self._offset : offset - self._offset + CLUSTER]
+
+    def cluster(self, offset: int, compress: Callable[[memoryview], bytes]) -> Cluster:
+        disk = self._disk
+
+        def make() -> Packed:
+            raw = self._raw(offset)
+            if is_zero(raw):
+                return b"", 0
+            return compress(raw), deflate.adler32(raw)
+
+        origin = disk.origin(offset) if disk.store else None
+        data, adler = disk.store.get(compress, origin, make) if disk.store and origin else make()
+        return Cluster(disk=disk, offset=offset, packed=data, adler=adler, origin=origin)

@@ -25,13 +25,13 @@ STORED_MAX = 0xFFFF  # bytes in one stored block: RFC 1951, 3.2.4
 STREAM_END = b"\x01\x00\x00\xff\xff"  # a last stored block that holds nothing
 
 
-def raw(data: bytes, window: int = CLUSTER_WINDOW) -> bytes:
+def raw(data: bytes | memoryview, window: int = CLUSTER_WINDOW) -> bytes:
     """`data` as a complete raw deflate stream (RFC 1951) with matches inside 2**`window` bytes."""
     deflated: bytes = _engine.compress(data, LEVEL, -window)
     return deflated
 
 
-def piece(data: bytes) -> bytes:
+def piece(data: bytes | memoryview) -> bytes:
     """`data` as deflate blocks that end on a byte border and are not the last of their stream.
 
     Pieces join to one stream; none refers to the one before it, so they can be made at once.
@@ -42,9 +42,9 @@ def piece(data: bytes) -> bytes:
     return head + tail
 
 
-def stored_piece(data: bytes) -> bytes:
+def stored_piece(data: bytes | memoryview) -> bytes:
     """`data` in stored blocks: what is already compressed gains nothing from another round."""
-    parts = []
+    parts: list[bytes | memoryview] = []
     for start in range(0, len(data), STORED_MAX):
         part = data[start : start + STORED_MAX]
         size = len(part)
@@ -63,7 +63,7 @@ def crc32(data: bytes | memoryview, value: int = 0) -> int:
     return int(_engine.crc32(data, value))
 
 
-def adler32(data: bytes) -> int:
+def adler32(data: bytes | memoryview) -> int:
     """The Adler-32 of RFC 1950, 8.2."""
     return int(_engine.adler32(data))
 

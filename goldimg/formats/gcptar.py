@@ -6,6 +6,7 @@ Sources: Google Cloud, "Import disks manually", requirements of the image file; 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from goldimg.errors import VerificationFailed
@@ -37,12 +38,17 @@ def write(
         with GzipWriter(made.output) as stream:
             extents = tuple(source.extents())
             stream.write(tarball.sparse_header(MEMBER, size, extents, epoch=epoch))
+            stream.cut()  # a block of the disk is one of the stream: read at once, past the cache
             for offset, length in source.blocks():
-                stream.write(source.pread(offset, length))
+                stream.fill(length, partial(_read, source, offset))
                 ticker.advance(length)
             stream.write(tarball.padding(stream.position) + tarball.END)
             stream.write(tarball.padding(stream.position, tarball.RECORD))
         return made.done(size)
+
+
+def _read(source: Disk, offset: int, into: memoryview, done: int) -> None:
+    source.read_into(into, offset + done)
 
 
 def check(path: Path) -> None:

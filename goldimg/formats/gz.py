@@ -1,19 +1,22 @@
 """One gzip member, deflated in threads; and the strict reader of such files.
 
-Source: RFC 1952. The blocks are cut by position in the stream alone, so the bytes do not depend on
-threads or on the sizes of the writes.
+Source: RFC 1952. The blocks are cut by position in the stream, and where the writer of a format
+says so: the bytes do not depend on threads or on the sizes of the writes.
 """
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
 from goldimg.errors import VerificationFailed
 from goldimg.formats import deflate
+from goldimg.formats.direct import buffer
 from goldimg.formats.stream import BLOCK, Output, threads
 
 # magic, deflate, no flags, no time, fastest (4), made on Unix (3)
@@ -27,9 +30,10 @@ class GzipWriter:
     def __init__(self, output: Output) -> None:
         self._output = output
         self._size = self._crc = 0
-        self._parts: list[bytes] = []  # less than a block, together
-        self._waiting = 0  # bytes in them
-        self._pending: deque[Future[bytes]] = deque()
+        self._block: mmap.mmap | None = None
+        self._filled = 0  # bytes of it
+        self._spare: list[mmap.mmap] = []
+        self._pending: deque[tuple[Future[bytes], mmap.mmap]] = deque()
         self._workers = threads()
         self._pool = ThreadPoolExecutor(self._workers, "gzip")
         output.write(HEADER)
@@ -51,46 +55,57 @@ class GzipWriter:
     @property
     def position(self) -> int:
         """Bytes taken so far, before compression."""
-        return self._size
+        return self._size + (self._filled if self._block else 0)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Appends `data`."""
-        self._size += len(data)
-        self._parts.append(data)
-        self._waiting += len(data)
-        if self._waiting < BLOCK:
-            return
-        whole = self._joined()
-        end = len(whole) - len(whole) % BLOCK
-        for start in range(0, end, BLOCK):
-            self._submit(whole[start : start + BLOCK])
-        if end < len(whole):
-            self._parts, self._waiting = [whole[end:]], len(whole) - end
 
-    def write_stored(self, data: bytes) -> None:
+        def copy(into: memoryview, done: int) -> None:
+            into[:] = data[done : done + len(into)]
+
+        self.fill(len(data), copy)
+
+    def fill(self, length: int, read: Callable[[memoryview, int], None]) -> None:
+        """Appends `length` bytes, which `read` puts where it is told: (memory, how many before)."""
+        done = 0
+        while done < length:
+            if self._block is None:
+                self._block, self._filled = self._spare.pop() if self._spare else buffer(), 0
+            end = min(BLOCK, self._filled + length - done)
+            read(memoryview(self._block)[self._filled : end], done)
+            done += end - self._filled
+            self._filled = end
+            if end == BLOCK:
+                self.cut()
+
+    def write_stored(self, data: bytes | memoryview) -> None:
         """Appends `data` that would not shrink."""
         self._flush()
         self._size += len(data)
         self._crc = deflate.crc32(data, self._crc)
         self._output.write(deflate.stored_piece(data))
 
-    def _joined(self) -> bytes:
-        """What is waiting, which waits no more."""
-        whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts, self._waiting = [], 0
-        return whole
-
-    def _submit(self, block: bytes) -> None:
-        self._crc = deflate.crc32(block, self._crc)
-        self._pending.append(self._pool.submit(deflate.piece, block))
-        if len(self._pending) > 2 * self._workers:
-            self._output.write(self._pending.popleft().result())
+    def cut(self) -> None:
+        """What comes next begins a block."""
+        if self._block is None:
+            return
+        data = memoryview(self._block)[: self._filled]
+        self._size += len(data)
+        self._crc = deflate.crc32(data, self._crc)
+        self._pending.append((self._pool.submit(deflate.piece, data), self._block))
+        self._block = None
+        self._wait(2 * self._workers)
 
     def _flush(self) -> None:
-        if self._waiting:
-            self._submit(self._joined())
-        while self._pending:
-            self._output.write(self._pending.popleft().result())
+        self.cut()
+        self._wait(0)
+
+    def _wait(self, count: int) -> None:
+        """Until no more than `count` blocks are being compressed."""
+        while len(self._pending) > count:
+            future, block = self._pending.popleft()
+            self._output.write(future.result())
+            self._spare.append(block)
 
 
 class GzipReader:

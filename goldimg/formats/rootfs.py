@@ -17,10 +17,11 @@ from pathlib import Path
 
 from goldimg.errors import GoldimgError, Interrupted, MissingTool, VerificationFailed
 from goldimg.formats import Progress, Written, partitions, tarball, walk
+from goldimg.formats.direct import Windows
 from goldimg.formats.gz import GzipReader, GzipWriter
 from goldimg.formats.partitions import Partition
 from goldimg.formats.source import Disk, flattened
-from goldimg.formats.stream import BLOCK, Ticker, draft
+from goldimg.formats.stream import Ticker, draft
 from goldimg.run import Runner, has_program
 
 # The mount lives in a mount namespace of its own and ends with the last process in it, even if that
@@ -57,6 +58,7 @@ PYTHONPATH=$7 "$4" -P -m goldimg.formats.walk "$2/root" $6
 EXCLUDED = ("./dev/*", "./proc/*", "./sys/*", "./run/*", "./lost+found")
 FUSE = Path("/dev/fuse")
 PACKAGES = Path(__file__).resolve().parents[2]  # where our own modules are found
+WINDOWS = 16  # of the disk, in memory
 TREE = ("./etc/", "./usr/")  # what no root file system lacks
 
 
@@ -130,7 +132,7 @@ def _by_mount(
         argv += ["" if newest is None else str(newest), str(PACKAGES)]
 
         def start(stream: GzipWriter, ticker: Ticker) -> Callable[[bytes], None]:
-            return Assembly(source, root, stream.write, ticker).take
+            return Assembly(source, root, stream, ticker).take
 
         return _compress(source, target, runner, progress, argv, {}, start)
 
@@ -138,11 +140,11 @@ def _by_mount(
 class Assembly:
     """Puts an archive together from what `walk` tells of it, `root` being where on `source`."""
 
-    def __init__(
-        self, source: Disk, root: Partition, write: Callable[[bytes], None], ticker: Ticker
-    ) -> None:
+    def __init__(self, source: Disk, root: Partition, stream: GzipWriter, ticker: Ticker) -> None:
         self._source, self._root = source, root
-        self._write, self._ticker = write, ticker
+        self._stream, self._ticker = stream, ticker
+        # Files of a directory mostly lie together, and most are small.
+        self._windows = Windows(self._from_disk, WINDOWS)
         self._rest = b""  # of what was told: not a whole item yet
 
     def take(self, chunk: bytes) -> None:
@@ -154,12 +156,16 @@ class Assembly:
             if place == walk.HERE:
                 if start + length > len(told):
                     break
-                self._write(told[start : start + length])
+                self._stream.write(told[start : start + length])
                 start += length
             else:
                 self._content(place, length)
             at = start
         self._rest = told[at:]
+
+    def _from_disk(self, into: memoryview, offset: int) -> int:
+        self._source.read_into(into, offset)
+        return len(into)
 
     def _content(self, place: int, length: int) -> None:
         if place != walk.ZEROS and place + length > self._root.size:
@@ -167,13 +173,15 @@ class Assembly:
                 f"{self._source.path.name}: a file lies beyond the end of its file system",
                 hint="the disk is damaged: build it again",
             )
-        for done in range(0, length, BLOCK):
-            count = min(BLOCK, length - done)
-            self._write(
-                bytes(count)
-                if place == walk.ZEROS
-                else self._source.pread(self._root.offset + place + done, count)
-            )
+        start = self._root.offset + place
+
+        def read(into: memoryview, done: int) -> None:
+            if place == walk.ZEROS:
+                into[:] = bytes(len(into))
+            else:
+                self._windows.copy(into, start + done)
+
+        self._stream.fill(length, read)
         self._ticker.advance(length)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -13,8 +14,9 @@ from types import TracebackType
 
 from goldimg.errors import GoldimgError
 from goldimg.formats import round_up
+from goldimg.formats.direct import buffer
 from goldimg.formats.store import Origin, Store
-from goldimg.formats.stream import BLOCK, data_ranges
+from goldimg.formats.stream import AHEAD, BLOCK, data_ranges, in_order
 from goldimg.project import free_bytes, make_directory
 from goldimg.run import Runner
 
@@ -64,6 +66,10 @@ class Disk:
             return parts[0]
         return b"".join(parts) + bytes(missing)
 
+    def read_into(self, into: memoryview, offset: int) -> None:
+        """Fills `into` with the bytes from `offset` on, zeros where that is beyond the end."""
+        into[:] = self.pread(offset, len(into))
+
     def origin(self, offset: int) -> Origin | None:
         """What the cluster at `offset` is known by to other disks that share it; None: nothing."""
         return None
@@ -88,13 +94,28 @@ class Disk:
     @cached_property
     def _extents(self) -> tuple[tuple[int, int], ...]:
         found: list[tuple[int, int]] = []
-        for block, data in self._read():
-            for offset, length in _filled(block, data):
+        into = memoryview(buffer())
+        for start, whole in self.spans():
+            for offset, length in self._filled_in(start, into[:whole]):
                 if found and sum(found[-1]) == offset:
                     found[-1] = (found[-1][0], found[-1][1] + length)
                 else:
                     found.append((offset, length))
         return tuple(found)
+
+    def _filled_in(self, start: int, into: memoryview) -> Iterator[tuple[int, int]]:
+        """The runs of clusters that are not all zero; only what nobody knows is read, to `into`."""
+        known = [self._is_zero(start + at) for at in range(0, len(into), CLUSTER)]
+        if None in known:
+            self.read_into(into, start)
+            known = _zeros(into)
+        for at, length in _runs(known, len(into)):
+            yield start + at, length
+
+    def _is_zero(self, offset: int) -> bool | None:
+        """Whether the cluster there is all zero, where somebody has found out."""
+        origin = self.origin(offset) if self.store else None
+        return self.store.is_zero(origin) if self.store and origin else None
 
     @cached_property
     def _claimed(self) -> tuple[tuple[int, int], ...]:
@@ -117,19 +138,22 @@ class Disk:
         """What may hold data, in pieces of at most 1 MiB that begin at a cluster."""
         return _cut(self._claimed)
 
-    def _read(self) -> Iterator[tuple[int, bytes]]:
-        for offset, length in self.spans():
-            yield offset, self.pread(offset, length)
-
-    def filled(self) -> Iterator[tuple[int, bytes]]:
+    def filled(self) -> Iterator[tuple[int, memoryview]]:
         """(offset, data) of the clusters that are not all zero, up to 1 MiB in a piece, in order.
 
-        The disk is read once; what `extents` would say is not needed for it.
+        The disk is read once, ahead of who asks; what `extents` would say is not needed for it. A
+        piece is gone when the next one is asked for.
         """
-        for block, data in self._read():
-            for offset, length in _filled(block, data):
-                is_all = length == len(data)
-                yield offset, data if is_all else data[offset - block : offset - block + length]
+        spare = itertools.cycle([memoryview(buffer()) for _ in range(AHEAD + 3)])
+
+        def read(job: tuple[tuple[int, int], memoryview]) -> tuple[int, memoryview]:
+            (offset, length), into = job
+            self.read_into(into[:length], offset)
+            return offset, into[:length]
+
+        for start, data in in_order(read, zip(self.spans(), spare, strict=False), workers=1):
+            for at, length in _runs(_zeros(data), len(data)):
+                yield start + at, data[at : at + length]
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """The extents, cut into pieces of at most 1 MiB that begin at a cluster."""
@@ -142,19 +166,24 @@ def _cut(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
             yield offset, min(BLOCK, start + length - offset)
 
 
-def _filled(block: int, data: bytes) -> Iterator[tuple[int, int]]:
-    """(offset, length) of the runs of clusters of `data` that hold a byte other than zero."""
-    start = length = 0
-    for at in range(0, len(data), CLUSTER):
-        part = min(CLUSTER, len(data) - at)
-        # The first byte tells it of most; a memory comparison of the rest.
-        if data[at] or not data.startswith(ZERO[:part] if part < CLUSTER else ZERO, at):
-            start, length = (start, length + part) if length else (at, part)
-        elif length:
-            yield block + start, length
-            start = length = 0
-    if length:
-        yield block + start, length
+def is_zero(data: memoryview) -> bool:
+    """Whether all of it is zero: at most a cluster. The first byte tells it of most."""
+    return not data[0] and bytes(data) == ZERO[: len(data)]
+
+
+def _zeros(data: memoryview) -> list[bool | None]:
+    """Of each cluster of `data`, whether it is all zero."""
+    return [is_zero(data[at : at + CLUSTER]) for at in range(0, len(data), CLUSTER)]
+
+
+def _runs(zeros: Iterable[bool | None], length: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of the runs of clusters that are not zero, in `length` bytes of them."""
+    position = 0
+    for zero, group in itertools.groupby(zeros):
+        end = min(length, position + CLUSTER * sum(1 for _ in group))
+        if not zero:
+            yield position, end - position
+        position = end
 
 
 @contextlib.contextmanager

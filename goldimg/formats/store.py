@@ -13,9 +13,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from goldimg.formats.direct import File, Windows
+
 LOCKS = 64
+WINDOWS = 4  # of a file, in memory
 Origin = tuple[object, int]  # which file of which state, and where in it
 Packed = tuple[bytes, int]  # a compressed cluster, and the Adler-32 of what it was
 Key = tuple[object, Origin]  # in which way it is compressed, and what
@@ -30,11 +34,32 @@ class Written(Protocol):
         """Its descriptor."""
 
 
+class _Artifact:
+    """A file that was or is being written, and may have no name any more."""
+
+    def __init__(self, output: Written) -> None:
+        self._output = output  # held, so that its id is not used again
+        self._file = File(Path(f"/proc/self/fd/{output.fileno()}"), os.O_RDONLY)
+        self._windows = Windows(self._fill, WINDOWS)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read(self, start: int, length: int) -> bytes:
+        """What is there; less where the file is not so far. OSError as of reading."""
+        data = bytearray(length)
+        return bytes(data[: self._windows.copy(memoryview(data), start)])
+
+    def _fill(self, into: memoryview, offset: int) -> int:
+        there = self._output.settled - offset  # what is written meanwhile may be half there
+        return min(there, self._file.get(into, offset))
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a cluster is, in an artifact that may have no name any more."""
+    """Where a cluster is."""
 
-    file: int
+    file: _Artifact
     start: int
     length: int
     adler: int
@@ -50,7 +75,8 @@ class Store:
     def __init__(self, *, is_keeping: bool = True) -> None:
         self._is_keeping = is_keeping
         self._index: dict[Key, Packed | _Place] = {}
-        self._files: dict[int, tuple[Written, int]] = {}  # by id; held, so that none is used again
+        self._zeros: dict[Origin, bool] = {}
+        self._files: dict[int, _Artifact] = {}  # by the id of the output
         self._coming: dict[int, deque[tuple[Key, _Place]]] = {}
         self._locks = [threading.Lock() for _ in range(LOCKS)]
         self._lock = threading.Lock()
@@ -59,9 +85,10 @@ class Store:
         """Forgets everything."""
         with self._lock:
             self._index.clear()
+            self._zeros.clear()
             self._coming.clear()
-            for _, file in self._files.values():
-                os.close(file)
+            for file in self._files.values():
+                file.close()
             self._files.clear()
 
     def get(self, kind: object, origin: Origin, make: Callable[[], Packed]) -> Packed:
@@ -73,13 +100,18 @@ class Store:
             found = self._index.get(key)
             if found is None:
                 found = self._index[key] = make()
+                self._zeros[origin] = not found[0]
         if not isinstance(found, _Place):
             return found
         with contextlib.suppress(OSError):
-            data = os.pread(found.file, found.length, found.start)
+            data = found.file.read(found.start, found.length)
             if len(data) == found.length:
                 return data, found.adler
         return make()
+
+    def is_zero(self, origin: Origin) -> bool | None:
+        """Whether the cluster of `origin` is all zero; None where nobody has asked for it yet."""
+        return self._zeros.get(origin)
 
     def wrote(
         self, kind: object, origin: Origin, packed: Packed, output: Written, start: int | None
@@ -96,9 +128,9 @@ class Store:
             return
         with self._lock:
             if id(output) not in self._files:
-                self._files[id(output)] = (output, os.dup(output.fileno()))
+                self._files[id(output)] = _Artifact(output)
                 self._coming[id(output)] = deque()
-            place = _Place(self._files[id(output)][1], start, len(data), adler)
+            place = _Place(self._files[id(output)], start, len(data), adler)
             coming = self._coming[id(output)]
             coming.append((key, place))
             while coming and coming[0][1].start + coming[0][1].length <= output.settled:

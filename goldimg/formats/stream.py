@@ -22,6 +22,8 @@ from goldimg.run import Runner
 BLOCK = 1 << 20  # bytes handled at once: large enough for the threads, small enough for memory
 _ZEROS = bytes(BLOCK)
 _PENDING = 8  # pieces of a hole that wait for the hash
+WAITING = 2  # threads
+AHEAD = 4  # results that may wait for an earlier one
 _BUFFERS = 4  # of an output: one is filled while others are written and hashed
 
 Item = TypeVar("Item")
@@ -49,15 +51,21 @@ def threads() -> int:
     return min(8, len(os.sched_getaffinity(0)))
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`function` of each item, computed in threads, in the order of `items`, a few ahead."""
-    workers = threads()
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 0
+) -> Iterator[Result]:
+    """`function` of each item, computed in threads, in the order of `items`.
+
+    At most `workers` + AHEAD results wait; there are more than cores unless told otherwise, since
+    some wait for the disk.
+    """
+    workers = workers or threads() + WAITING
     pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers, "deflate") as pool:
+    with ThreadPoolExecutor(workers, "work") as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) > 2 * workers:
+                if len(pending) > workers + AHEAD:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
@@ -108,7 +116,7 @@ class Output:
         """Its descriptor, good for reading what is settled."""
         return self._file.file
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Appends `data`."""
         start = 0
         while start < len(data):

@@ -122,11 +122,12 @@ class VmdkSink:
             self._end_table()
             self._number = number
         self._table[index] = self._sector()
-        data = b"".join(
-            (ZLIB_HEADER, cluster.packed, cluster.adler.to_bytes(4, "big")),
-        )
-        place = self.output.position + GRAIN_MARKER.size + len(ZLIB_HEADER)
-        self._padded(GRAIN_MARKER.pack(cluster.offset // SECTOR, len(data)) + data)
+        out, packed = self.output, cluster.packed
+        size = len(ZLIB_HEADER) + len(packed) + 4
+        out.write(GRAIN_MARKER.pack(cluster.offset // SECTOR, size) + ZLIB_HEADER)
+        place = out.position
+        out.write(packed)
+        out.write(cluster.adler.to_bytes(4, "big") + bytes(-(GRAIN_MARKER.size + size) % SECTOR))
         return place
 
     def _end_table(self) -> None:

@@ -30,7 +30,7 @@ def _library() -> ModuleType:
         ) from error
 
 
-def compress(data: bytes) -> bytes:
+def compress(data: bytes | memoryview) -> bytes:
     """`data` as one frame."""
     compressor: Any = getattr(_own, "compressor", None)
     if compressor is None:
