@@ -367,8 +367,8 @@ def test_data_beyond_4_gib_of_the_file(kind: str, sample: Path, tmp_path: Path) 
         for number, offset in enumerate(at for at, length in disk.extents()
                                         for at in range(at, at + length, CLUSTER)):  # fmt: skip
             raw = disk.pread(offset, CLUSTER)
-            packed, adler = deflate.raw(raw), deflate.adler32(raw)
-            sink.feed(Cluster(disk=disk, offset=offset, packed=packed, adler=adler))
+            packed = deflate.cluster(raw), deflate.adler32(raw), deflate.crc32(raw)
+            sink.feed(Cluster(disk, offset, *packed))
             if number == 1:
                 made.output.skip(4 * GIB + MIB)
         sink.finish()

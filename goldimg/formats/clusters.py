@@ -1,8 +1,9 @@
 """Compress once, write many: compressed 64 KiB clusters for every format that is made of them.
 
-A raw deflate stream with a 4 KiB window is a qcow2 cluster as it stands and, between a zlib header
-and an Adler-32, a VMDK grain; so one pass over the disk can feed any number of files, and what one
-file's pass has deflated serves the next file's (`store.py`).
+Deflate blocks with a window of 4 KiB that end on a byte border are, with a last empty block, a
+qcow2 cluster; between a zlib header and an Adler-32 a VMDK grain; and joined to others a gzip
+member. So one pass over the disk can feed any number of files, and what one file's pass has
+deflated serves the next file's (`store.py`).
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from goldimg.formats.stream import Output, Ticker, in_order
 class Cluster:
     """One cluster of `disk`; `offset` is its place on it, in bytes.
 
-    `packed` is what `pour` made of it, by default a raw deflate stream, and empty where all is
-    zero; `adler` is the Adler-32 of its bytes.
+    `packed` is what `pour` made of it, by default a piece of a deflate stream without an end, and
+    empty where all is zero; `adler` and `crc` are the Adler-32 and CRC-32 of its bytes.
     """
 
     disk: Disk
     offset: int
     packed: bytes
     adler: int
+    crc: int
     origin: Origin | None = None
 
     @property
@@ -51,7 +53,7 @@ def pour(
     disk: Disk,
     sinks: Sequence[Sink],
     ticker: Ticker,
-    compress: Callable[[memoryview], bytes] = deflate.raw,
+    compress: Callable[[memoryview], bytes] = deflate.cluster,
 ) -> None:
     """Feeds the clusters of `disk` to each of `sinks`, in order, compressed in threads.
 
@@ -67,7 +69,7 @@ def pour(
             for sink in sinks if cluster.packed else ():
                 place = sink.feed(cluster)
                 if disk.store and cluster.origin:
-                    packed_as = (cluster.packed, cluster.adler)
+                    packed_as = (cluster.packed, cluster.adler, cluster.crc)
                     disk.store.wrote(compress, cluster.origin, packed_as, sink.output, place)
         ticker.advance(length)
 
@@ -104,9 +106,9 @@ class _Span:
         def make() -> Packed:
             raw = self._raw(offset)
             if is_zero(raw):
-                return b"", 0
-            return compress(raw), deflate.adler32(raw)
+                return b"", 0, 0
+            return compress(raw), deflate.adler32(raw), deflate.crc32(raw)
 
         origin = disk.origin(offset) if disk.store else None
-        data, adler = disk.store.get(compress, origin, make) if disk.store and origin else make()
-        return Cluster(disk=disk, offset=offset, packed=data, adler=adler, origin=origin)
+        packed = disk.store.get(compress, origin, make) if disk.store and origin else make()
+        return Cluster(disk, offset, *packed, origin=origin)

@@ -7,6 +7,7 @@ between them only inside the deflated blocks.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import zlib
 from types import ModuleType
@@ -22,24 +23,25 @@ LEVEL = 3
 # The window that qcow2 readers inflate with: QEMU's docs/interop/qcow2.txt, "Compressed Clusters".
 CLUSTER_WINDOW = 12
 STORED_MAX = 0xFFFF  # bytes in one stored block: RFC 1951, 3.2.4
-STREAM_END = b"\x01\x00\x00\xff\xff"  # a last stored block that holds nothing
+LAST = b"\x03\x00"  # a last block that holds nothing, with fixed codes
+POLYNOMIAL = 0xEDB88320  # of CRC-32, the lowest power first
 
 
-def raw(data: bytes | memoryview, window: int = CLUSTER_WINDOW) -> bytes:
-    """`data` as a complete raw deflate stream (RFC 1951) with matches inside 2**`window` bytes."""
-    deflated: bytes = _engine.compress(data, LEVEL, -window)
-    return deflated
-
-
-def piece(data: bytes | memoryview) -> bytes:
+def piece(data: bytes | memoryview, window: int = zlib.MAX_WBITS) -> bytes:
     """`data` as deflate blocks that end on a byte border and are not the last of their stream.
 
-    Pieces join to one stream; none refers to the one before it, so they can be made at once.
+    Pieces join to one stream, and with LAST after it each is a stream (RFC 1951): none refers to
+    the one before it, so they can be made at once. Matches are inside 2**`window` bytes.
     """
-    compressor = _engine.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    compressor = _engine.compressobj(LEVEL, zlib.DEFLATED, -window)
     head: bytes = compressor.compress(data)
     tail: bytes = compressor.flush(zlib.Z_SYNC_FLUSH)
     return head + tail
+
+
+def cluster(data: bytes | memoryview) -> bytes:
+    """`data` as a piece that qcow2's readers can inflate."""
+    return piece(data, CLUSTER_WINDOW)
 
 
 def stored_piece(data: bytes | memoryview) -> bytes:
@@ -61,6 +63,35 @@ def inflater(window: int) -> Any:
 def crc32(data: bytes | memoryview, value: int = 0) -> int:
     """The CRC-32 of RFC 1952, 8, carried on from `value`."""
     return int(_engine.crc32(data, value))
+
+
+def crc32_joined(first: int, second: int, length: int) -> int:
+    """The CRC-32 of two pieces of data, of theirs and of the `length` in bytes of the second."""
+    if combine := getattr(_engine, "crc32_combine", None):
+        return int(combine(first, second, length))
+    return _product(_zeros(length), first) ^ second
+
+
+@functools.lru_cache
+def _zeros(count: int) -> int:
+    """What a CRC is multiplied by when `count` zero bytes follow: x**(8 * count)."""
+    result, power = 1 << 31, 1 << 23  # 1, and x**8
+    while count:
+        if count & 1:
+            result = _product(result, power)
+        power = _product(power, power)
+        count >>= 1
+    return result
+
+
+def _product(one: int, other: int) -> int:
+    """Of two polynomials over GF(2), modulo that of CRC-32."""
+    result = 0
+    for bit in range(31, -1, -1):
+        if one >> bit & 1:
+            result ^= other
+        other = other >> 1 ^ (POLYNOMIAL if other & 1 else 0)
+    return result
 
 
 def adler32(data: bytes | memoryview) -> int:

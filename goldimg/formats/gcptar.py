@@ -6,14 +6,14 @@ Sources: Google Cloud, "Import disks manually", requirements of the image file; 
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from goldimg.errors import VerificationFailed
 from goldimg.formats import Progress, Written, round_up, tarball
+from goldimg.formats.clusters import Cluster, pour
 from goldimg.formats.gz import GzipReader, GzipWriter
-from goldimg.formats.source import Disk
-from goldimg.formats.stream import BLOCK, Ticker, draft
+from goldimg.formats.source import CLUSTER, Disk
+from goldimg.formats.stream import BLOCK, Output, Ticker, draft
 from goldimg.run import Runner
 
 GIB = 1 << 30
@@ -33,22 +33,30 @@ def write(
     The member belongs to root and has the time `epoch` (seconds since 1970).
     """
     size = round_up(source.size, GIB)
-    ticker = Ticker(source.allocated, progress, runner)
+    ticker = Ticker(source.claimed, progress, runner)
     with draft(target) as made:
         with GzipWriter(made.output) as stream:
             extents = tuple(source.extents())
             stream.write(tarball.sparse_header(MEMBER, size, extents, epoch=epoch))
-            stream.cut()  # a block of the disk is one of the stream: read at once, past the cache
-            for offset, length in source.blocks():
-                stream.fill(length, partial(_read, source, offset))
-                ticker.advance(length)
+            pour(source, [_Data(stream, made.output, source.size)], ticker)
             stream.write(tarball.padding(stream.position) + tarball.END)
             stream.write(tarball.padding(stream.position, tarball.RECORD))
         return made.done(size)
 
 
-def _read(source: Disk, offset: int, into: memoryview, done: int) -> None:
-    source.read_into(into, offset + done)
+class _Data:
+    """The part of the archive that holds what is not a hole; `size` is the disk's, in bytes."""
+
+    def __init__(self, stream: GzipWriter, output: Output, size: int) -> None:
+        self._stream, self.output, self._size = stream, output, size
+
+    def feed(self, cluster: Cluster) -> int | None:
+        """Appends one cluster, of the last one only what is on the disk."""
+        length = min(CLUSTER, self._size - cluster.offset)
+        if length == CLUSTER:
+            return self._stream.write_piece(cluster.packed, cluster.crc, CLUSTER)
+        self._stream.write(cluster.raw[:length])
+        return None
 
 
 def check(path: Path) -> None:

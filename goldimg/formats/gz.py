@@ -48,7 +48,7 @@ class GzipWriter:
             if kind is None:
                 self._flush()
                 trailer = struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)
-                self._output.write(deflate.STREAM_END + trailer)
+                self._output.write(deflate.LAST + trailer)
         finally:
             self._pool.shutdown(cancel_futures=True)
 
@@ -84,6 +84,18 @@ class GzipWriter:
         self._size += len(data)
         self._crc = deflate.crc32(data, self._crc)
         self._output.write(deflate.stored_piece(data))
+
+    def write_piece(self, packed: bytes, crc: int, length: int) -> int:
+        """Appends `length` bytes that `deflate.piece` has packed; their CRC-32 is `crc`.
+
+        Returns the place in the output where they are now.
+        """
+        self._flush()
+        self._size += length
+        self._crc = deflate.crc32_joined(self._crc, crc, length)
+        place = self._output.position
+        self._output.write(packed)
+        return place
 
     def cut(self) -> None:
         """What comes next begins a block."""

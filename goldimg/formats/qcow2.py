@@ -59,9 +59,10 @@ class Qcow2Sink:
     def feed(self, cluster: Cluster) -> int | None:
         """Stores a cluster compressed, or as it is where that is not smaller."""
         place = None
-        if len(cluster.packed) < CLUSTER:
+        end = b"" if self._is_zstd else deflate.LAST
+        if len(cluster.packed) + len(end) < CLUSTER:
             place = self.output.position
-            entry = self._compressed(cluster.packed)
+            entry = self._compressed(cluster.packed, end)
         else:
             self._align()
             entry = self.output.position | COPIED
@@ -72,17 +73,18 @@ class Qcow2Sink:
         self._l2[table][index] = entry
         return place
 
-    def _compressed(self, data: bytes) -> int:
+    def _compressed(self, data: bytes, end: bytes) -> int:
         start = self.output.position
         # Readers take whole sectors, the first of which holds the first byte.
-        extra = (start + len(data) - 1) // SECTOR - start // SECTOR
-        self._append(data)
+        extra = (start + len(data) + len(end) - 1) // SECTOR - start // SECTOR
+        self._append(data, end)
         return COMPRESSED | extra << SECTORS_SHIFT | start
 
-    def _append(self, data: bytes) -> None:
-        """Writes at the end, and counts one reference to each host cluster that it touches."""
+    def _append(self, data: bytes, end: bytes = b"") -> None:
+        """Writes both at the end, and counts a reference to each host cluster that they touch."""
         first = self.output.position // CLUSTER
         self.output.write(data)
+        self.output.write(end)
         last = (self.output.position - 1) // CLUSTER
         self._counts.extend([0] * (last + 1 - len(self._counts)))
         for number in range(first, last + 1):
@@ -161,7 +163,7 @@ def write(
     ticker = Ticker(source.claimed, progress, runner)
     with draft(target, hashed=False) as made:
         sink = Qcow2Sink(made.output, source.size, compression)
-        compress = zstd.compress if compression == "zstd" else deflate.raw
+        compress = zstd.compress if compression == "zstd" else deflate.cluster
         pour(source, [sink], ticker, compress)
         sink.finish()
         # The header, which comes first, is known last: the hash needs its own pass.

@@ -155,10 +155,6 @@ class Disk:
             for at, length in _runs(_zeros(data), len(data)):
                 yield start + at, data[at : at + length]
 
-    def blocks(self) -> Iterator[tuple[int, int]]:
-        """The extents, cut into pieces of at most 1 MiB that begin at a cluster."""
-        return _cut(self._extents)
-
 
 def _cut(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     for start, length in ranges:

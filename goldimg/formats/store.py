@@ -21,7 +21,7 @@ from goldimg.formats.direct import File, Windows
 LOCKS = 64
 WINDOWS = 4  # of a file, in memory
 Origin = tuple[object, int]  # which file of which state, and where in it
-Packed = tuple[bytes, int]  # a compressed cluster, and the Adler-32 of what it was
+Packed = tuple[bytes, int, int]  # a compressed cluster; Adler-32 and CRC-32 of what it was
 Key = tuple[object, Origin]  # in which way it is compressed, and what
 
 
@@ -63,6 +63,7 @@ class _Place:
     start: int
     length: int
     adler: int
+    crc: int
 
 
 class Store:
@@ -106,7 +107,7 @@ class Store:
         with contextlib.suppress(OSError):
             data = found.file.read(found.start, found.length)
             if len(data) == found.length:
-                return data, found.adler
+                return data, found.adler, found.crc
         return make()
 
     def is_zero(self, origin: Origin) -> bool | None:
@@ -120,7 +121,7 @@ class Store:
 
         None where it is not there at all: it is forgotten, since nothing is kept in memory.
         """
-        key, (data, adler) = (kind, origin), packed
+        key, (data, adler, crc) = (kind, origin), packed
         if not self._is_keeping or isinstance(self._index.get(key), _Place):
             return
         if start is None:
@@ -130,7 +131,7 @@ class Store:
             if id(output) not in self._files:
                 self._files[id(output)] = _Artifact(output)
                 self._coming[id(output)] = deque()
-            place = _Place(self._files[id(output)], start, len(data), adler)
+            place = _Place(self._files[id(output)], start, len(data), adler, crc)
             coming = self._coming[id(output)]
             coming.append((key, place))
             while coming and coming[0][1].start + coming[0][1].length <= output.settled:

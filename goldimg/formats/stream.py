@@ -22,7 +22,6 @@ from goldimg.run import Runner
 BLOCK = 1 << 20  # bytes handled at once: large enough for the threads, small enough for memory
 _ZEROS = bytes(BLOCK)
 _PENDING = 8  # pieces of a hole that wait for the hash
-WAITING = 2  # threads
 AHEAD = 4  # results that may wait for an earlier one
 _BUFFERS = 4  # of an output: one is filled while others are written and hashed
 
@@ -56,10 +55,10 @@ def in_order(
 ) -> Iterator[Result]:
     """`function` of each item, computed in threads, in the order of `items`.
 
-    At most `workers` + AHEAD results wait; there are more than cores unless told otherwise, since
-    some wait for the disk.
+    At most `workers` + AHEAD results wait. A core each is enough, even though some wait for the
+    disk now and then: with more threads, Python's lock costs more than they bring.
     """
-    workers = workers or threads() + WAITING
+    workers = workers or threads()
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, "work") as pool:
         try:

@@ -12,7 +12,7 @@ from array import array
 from pathlib import Path
 from typing import Literal
 
-from goldimg.formats import Progress, Region, Written, round_up
+from goldimg.formats import Progress, Region, Written, deflate, round_up
 from goldimg.formats.clusters import Cluster, pour
 from goldimg.formats.source import CLUSTER, Disk
 from goldimg.formats.stream import Output, Ticker, draft
@@ -123,11 +123,12 @@ class VmdkSink:
             self._number = number
         self._table[index] = self._sector()
         out, packed = self.output, cluster.packed
-        size = len(ZLIB_HEADER) + len(packed) + 4
+        end = deflate.LAST + cluster.adler.to_bytes(4, "big")
+        size = len(ZLIB_HEADER) + len(packed) + len(end)
         out.write(GRAIN_MARKER.pack(cluster.offset // SECTOR, size) + ZLIB_HEADER)
         place = out.position
         out.write(packed)
-        out.write(cluster.adler.to_bytes(4, "big") + bytes(-(GRAIN_MARKER.size + size) % SECTOR))
+        out.write(end + bytes(-(GRAIN_MARKER.size + size) % SECTOR))
         return place
 
     def _end_table(self) -> None:
