@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from goldimg.config.models import SiteFile
 from goldimg.errors import GoldimgError, Interrupted, VerificationFailed
-from goldimg.formats import deflate, qcow2, stream, vmdk
+from goldimg.formats import deflate, direct, gcptar, qcow2, stream, vmdk
 from goldimg.formats.chain import Chain, opened
 from goldimg.formats.clusters import Cluster
 from goldimg.formats.source import CLUSTER, Disk
@@ -208,10 +208,18 @@ def test_what_layers_share_is_compressed_once(
             vmdk.write(disk, tmp_path / f"{number}.vmdk")
         assert len(counts) == made
         vmdk.check(tmp_path / f"{number}.vmdk")
+    # and GCP's archive joins them
+    counts.clear()
+    with opened(layers[1], tmp_path / "scratch", Runner(), store) as disk:
+        archive = gcptar.write(disk, tmp_path / "shared.tar.gz").sha256
+    assert len(counts) == 2
+    gcptar.check(tmp_path / "shared.tar.gz")
     store.close()
     for layer, digest in zip(layers, sums, strict=True):
         with opened(layer, tmp_path / "scratch", Runner()) as disk:
             assert qcow2.write(disk, tmp_path / "alone.qcow2").sha256 == digest
+    with opened(layers[1], tmp_path / "scratch", Runner()) as disk:
+        assert gcptar.write(disk, tmp_path / "alone.tar.gz").sha256 == archive
 
 
 def test_layers_converted_at_once_share_and_stay_the_same(
@@ -243,6 +251,56 @@ def test_an_artifact_that_was_cut_off_since_is_not_relied_upon(
         os.truncate(tmp_path / f"{number}.qcow2", 100_000)
     assert len(sums) == 1
     store.close()
+
+
+@given(data=st.binary(max_size=70_000), cut=st.integers(min_value=0, max_value=70_000))
+def test_pieces_join_to_one_stream(data: bytes, cut: int) -> None:
+    one, two = data[:cut], data[cut:]
+    joined = deflate.cluster(one) + deflate.piece(two) + deflate.LAST
+    inflater = zlib.decompressobj(-15)
+    assert inflater.decompress(joined) == data
+    assert inflater.eof
+    assert not inflater.unused_data
+    crc = zlib.crc32(data)
+    assert deflate.crc32_joined(zlib.crc32(one), zlib.crc32(two), len(two)) == crc
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deflate, "_engine", zlib)  # which cannot join checksums
+        assert deflate.crc32_joined(zlib.crc32(one), zlib.crc32(two), len(two)) == crc
+
+
+def test_a_file_reads_the_same_through_the_page_cache_and_past_it(tmp_path: Path) -> None:
+    content = random.Random(3).randbytes(5 * MIB + 777)  # noqa: S311 - the same each time
+    (tmp_path / "file").write_bytes(content)
+    reader = direct.Reader(tmp_path / "file")
+    numbers = random.Random(4)  # noqa: S311
+    into = memoryview(direct.buffer())
+    for number in range(200):
+        whole = number % 2 * 3
+        offset = numbers.randrange(0, 6 * MIB) >> 4 * whole << 4 * whole
+        memory = into if number % 3 else memoryview(bytearray(MIB))  # not at a page's start
+        part = memory[: numbers.randrange(1, MIB)] if number % 5 else memory
+        assert part[: reader.read(part, offset)] == content[offset : offset + len(part)]
+    windows = direct.Windows(reader.read, 2)
+    for _ in range(200):
+        offset, length = numbers.randrange(0, 6 * MIB), numbers.randrange(1, 100_000)
+        part = memoryview(bytearray(length))
+        assert part[: windows.copy(part, offset)] == content[offset : offset + length]
+    reader.close()
+
+
+def test_a_window_shows_what_came_later() -> None:
+    there = bytearray(b"a" * 1000)
+
+    def read(into: memoryview, offset: int) -> int:
+        part = there[offset : offset + len(into)]
+        into[: len(part)] = part
+        return len(part)
+
+    windows, part = direct.Windows(read, 1), memoryview(bytearray(600))
+    assert windows.copy(part, 600) == 400
+    there += b"b" * 1000
+    assert windows.copy(part, 600) == 600
+    assert bytes(part) == b"a" * 400 + b"b" * 200
 
 
 def test_a_store_takes_no_memory_for_what_does_not_shrink(tmp_path: Path) -> None:

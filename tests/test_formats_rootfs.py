@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import subprocess
@@ -14,7 +15,7 @@ import docker
 import pytest
 
 from goldimg.errors import GoldimgError, Interrupted
-from goldimg.formats import partitions, rootfs, tarball
+from goldimg.formats import gz, partitions, rootfs, stream, tarball, walk
 from goldimg.formats.chain import opened
 from goldimg.formats.source import Disk
 from goldimg.run import Runner
@@ -101,6 +102,33 @@ def test_device_nodes_are_sieved_out(step: int) -> None:
     found = b"".join(passed)
     assert found.rstrip(b"\0") == archive(with_devices=False).rstrip(b"\0")
     assert len(found) % 512 == 0
+
+
+def test_a_file_beyond_its_file_system_is_refused(raw: Path, tmp_path: Path) -> None:
+    """What the kernel tells is believed only inside the partition."""
+    with Disk(raw) as disk, stream.draft(tmp_path / "a.gz") as made:
+        with gz.GzipWriter(made.output) as packed:
+            assembly = rootfs.Assembly(disk, PARTITION, packed, stream.Ticker(1, None, None))
+            assembly.take(walk.ITEM.pack(PARTITION.size - 512, 512))
+            with pytest.raises(GoldimgError, match="beyond the end of its file system"):
+                assembly.take(walk.ITEM.pack(PARTITION.size - 512, 513))
+        made.done(None)
+
+
+@pytest.mark.parametrize("step", [1, 15, 16, 17, 100_000])
+def test_what_walk_tells_may_come_in_any_pieces(step: int, raw: Path, tmp_path: Path) -> None:
+    told = b"".join(
+        (walk.ITEM.pack(walk.HERE, 3), b"abc", walk.ITEM.pack(walk.ZEROS, 5),
+         walk.ITEM.pack(0, 2048), walk.ITEM.pack(walk.HERE, 1), b"d")
+    )  # fmt: skip
+    with Disk(raw) as disk, stream.draft(tmp_path / "a.gz") as made:
+        with gz.GzipWriter(made.output) as packed:
+            assembly = rootfs.Assembly(disk, PARTITION, packed, stream.Ticker(1, None, None))
+            for start in range(0, len(told), step):
+                assembly.take(told[start : start + step])
+        made.done(None)
+        expected = b"abc" + bytes(5) + disk.pread(PARTITION.offset, 2048) + b"d"
+    assert gzip.decompress((tmp_path / "a.gz").read_bytes()) == expected
 
 
 def test_a_file_system_that_cannot_be_mounted_leaves_no_daemon(
