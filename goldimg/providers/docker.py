@@ -26,7 +26,7 @@ class Docker(Provider):
 
     def tools(self, site: SiteFile) -> Sequence[str]:
         # Root mounts the disk; everybody else asks libguestfs.
-        return ("tar", "mount") if os.geteuid() == 0 else ("guestfish",)
+        return ("mount",) if os.geteuid() == 0 else ("guestfish",)
 
     def convert(self, job: Conversion) -> list[Written]:
         path = job.path(self.name, "tar.gz")
