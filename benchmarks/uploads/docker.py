@@ -57,7 +57,7 @@ def measure(image: Path) -> list[Row]:
         shop = make_site(Path(scratch) / "site", image, host)
         artifact = shop.image().file("tar.gz").path
         python = [sys.executable, "-c"]
-        upload: list[str | Path] = [GOLDIMG, "-q", "upload", "docker", "-O", OS]
+        upload: list[str | Path] = [GOLDIMG, "upload", "docker", "-O", OS]
         proxies = (to_engine, to_registry)
 
         def run(what: str, argv: Sequence[str | Path]) -> Row:
@@ -110,9 +110,9 @@ def measured(proxies: Sequence[Proxy], what: str, argv: Sequence[str | Path], cw
     """One process, from its start to its end."""
     for proxy in proxies:
         proxy.heal()
-    seconds, rss = timed(argv, cwd)
+    run = timed(argv, cwd)
     sent = sum(proxy.sent("P[A-Z]+", ".") for proxy in proxies)
-    return Row(provider="docker", what=what, seconds=seconds, sent=sent, rss=rss)
+    return Row(provider="docker", what=what, run=run, sent=sent)
 
 
 if __name__ == "__main__":
