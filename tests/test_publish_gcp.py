@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.api_core import exceptions as api
+from google.cloud import compute_v1
 
 from goldimg.config.publish.gcp import GcpPublish
 from goldimg.publish.gcp import GcpPublisher
 from goldimg.publish.gcp import storage as sending
-from goldimg.publish.gcp.names import label, resource_name
+from goldimg.publish.gcp.names import FEATURES, label, resource_name
 from goldimg.publish.publisher import Publisher
 from goldimg.publish.records import published
 from goldimg.publish.sweep import leftovers, remove_leftovers
@@ -379,6 +382,25 @@ def test_names_follow_the_rules(text: str, name: str) -> None:
     assert made.startswith(name)
     assert NAME.fullmatch(made)
     assert resource_name(text + "x") != made
+
+
+def test_guest_os_features_are_those_of_google(google: Google, shop: Shop) -> None:
+    listed = set(compute_v1.GuestOsFeature.Type.__members__)
+    assert listed - {"FEATURE_TYPE_UNSPECIFIED", "UNDEFINED_TYPE"} <= FEATURES
+    google.storage.heal()
+    outcome = publish(shop, publisher(google, features="GVNIC,UEFI")[0])
+    assert outcome.status == "failed"
+    assert "UEFI is no guest OS feature" in str(outcome.error)
+    assert google.storage.log == []
+
+
+def test_publishing_does_not_load_all_of_compute_engine() -> None:
+    code = "import sys, goldimg.publish.gcp; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "goldimg.publish.gcp.rest" in done.stdout.split()
+    assert "google.cloud.compute_v1" not in done.stdout.split()
 
 
 def test_a_label_holds_63_characters() -> None:
