@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from goldimg.errors import VerificationFailed
-from goldimg.formats import deflate
+from goldimg.formats import Heed, deflate
 from goldimg.formats.stream import BLOCK, Output, threads
 
 # magic, deflate, no flags, no time, fastest (4), made on Unix (3)
@@ -89,11 +89,12 @@ class GzipWriter:
 class GzipReader:
     """Reads a file that must be exactly one gzip member; VerificationFailed says where it is not.
 
-    A context manager. `position` counts decompressed bytes.
+    A context manager. `position` counts decompressed bytes. `heed` is called before each piece of
+    the file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.position = path, 0
+    def __init__(self, path: Path, heed: Heed | None = None) -> None:
+        self.path, self.position, self._heed = path, 0, heed
         self._stream = path.open("rb")
         self._inflater = deflate.inflater(GZIP_WINDOW)
         self._ready = b""
@@ -125,6 +126,16 @@ class GzipReader:
             raise self.fail("the stream ends early")
         return data
 
+    def skip(self, count: int) -> None:
+        """Passes over `count` bytes, which must be there."""
+        while count:
+            if not self._ready and not self._fill():
+                raise self.fail("the stream ends early")
+            step = min(count, len(self._ready))
+            self._ready = self._ready[step:]
+            self.position += step
+            count -= step
+
     def finish(self) -> None:
         """Checks that the member ends here, and the file with it."""
         if self.read(1):
@@ -134,6 +145,8 @@ class GzipReader:
 
     def _fill(self) -> bool:
         while not self._ready and not self._inflater.eof:
+            if self._heed:
+                self._heed()
             data = self._inflater.unconsumed_tail or self._stream.read(1 << 16)
             if not data:
                 raise self.fail("the gzip member has no end")

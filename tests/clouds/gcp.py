@@ -19,6 +19,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 GIB = 1 << 30
 POLLS = 2  # of an operation until it is done
+BEGAN = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-8)))
 PAGE = 1  # items in one answer to a list
 
 
@@ -145,7 +147,9 @@ class Engine:
             **body,
             "id": str(1000 + self.count),
             "status": "PENDING",
-            "creationTimestamp": f"2026-01-01T00:00:{self.count % 60:02d}.000-08:00",
+            "creationTimestamp": (BEGAN + timedelta(seconds=self.count)).isoformat(
+                "T", "milliseconds"
+            ),
             "labelFingerprint": f"f{self.count}",
             "selfLink": f"{self.storage}/compute/v1/projects/{PROJECT}/global/images/{name}",
         }

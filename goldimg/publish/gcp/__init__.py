@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import google.auth
@@ -17,7 +18,7 @@ from google.cloud.storage import Bucket, Client
 
 from goldimg.config.publish.gcp import GcpPublish
 from goldimg.errors import GoldimgError, PublishFailed
-from goldimg.formats import gcptar
+from goldimg.formats import Heed, gcptar
 from goldimg.publish.gcp.compute import Images
 from goldimg.publish.gcp.names import (
     FEATURES,
@@ -33,6 +34,7 @@ from goldimg.publish.gcp.storage import KIND, LARGEST, PARTS, TIMEOUT, finish, s
 from goldimg.publish.job import Job, Session
 from goldimg.publish.journal import Resource
 from goldimg.publish.promotion import CURRENT, Promoting, Promotion, Use, role_of
+from goldimg.publish.proof import CRC32C
 from goldimg.publish.publisher import UNFINISHED, Call, Orphan, Preview, Publication, Publisher
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -46,6 +48,7 @@ class GcpPublisher(Publisher[GcpPublish]):
 
     name = "gcp"
     artifact = "tar.gz"
+    digests = (CRC32C,)
 
     @property
     def target(self) -> str:
@@ -114,7 +117,7 @@ class GcpPublisher(Publisher[GcpPublish]):
             )
         if file.size > LARGEST:
             raise PublishFailed(f"gcp: {file.path.name} is larger than {LARGEST >> 30} GiB")
-        gcptar.check(file.path)
+        gcptar.check_front(file.path)
         bucket = self._bucket()
         notes: list[str] = []
         exists = self._check_bucket(job, bucket, notes)
@@ -143,6 +146,9 @@ class GcpPublisher(Publisher[GcpPublish]):
             calls=tuple(calls),
             notes=tuple(notes),
         )
+
+    def check_format(self, path: Path, heed: Heed) -> None:
+        gcptar.check(path, heed)
 
     def _check_bucket(self, job: Job, bucket: Bucket, notes: list[str]) -> bool:
         """Whether the bucket is there; PublishFailed where it is not, or may not be used."""
@@ -211,6 +217,7 @@ class GcpPublisher(Publisher[GcpPublish]):
         mine = labels(job.tags)["goldimg-sha256"]
         image = self._images.get(job, name)
         if image is not None and image.labels.get("goldimg-sha256") == mine:
+            job.proven()
             job.phase("importing")
             if settled := self._images.settle(job, name, timeout=timeout):
                 return settled, None

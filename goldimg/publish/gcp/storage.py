@@ -19,6 +19,7 @@ from goldimg.errors import PublishFailed
 from goldimg.formats.source import Disk
 from goldimg.publish.job import Job
 from goldimg.publish.journal import Resource
+from goldimg.publish.proof import CRC32C
 from goldimg.publish.publisher import UNFINISHED
 from goldimg.publish.transfer import Block, blocks_of, send_blocks
 
@@ -32,19 +33,9 @@ PARTS = ".goldimg-parts/"  # where parts stand, under the prefix
 KIND = "object"
 
 
-def checksum(path: Path, job: Job) -> str:
-    """The file's CRC32C, as Cloud Storage writes it: base64 of four bytes, big-endian."""
-    digest = google_crc32c.Checksum()
-    with path.open("rb") as stream:
-        while data := stream.read(4 * MIB):
-            job.check_cancelled()
-            digest.update(data)
-    return encoded(digest)
-
-
-def encoded(digest: google_crc32c.Checksum) -> str:
-    """A CRC32C as the API writes it."""
-    return base64.b64encode(digest.digest()).decode()
+def encoded(crc32c: bytes) -> str:
+    """A CRC32C as the API writes it: base64 of four bytes, big-endian."""
+    return base64.b64encode(crc32c).decode()
 
 
 def part_size(size: int) -> int:
@@ -58,7 +49,6 @@ def send(job: Job, bucket: Bucket, key: str, path: Path, prefix: str, *, is_temp
     Parts of an earlier run are kept. `is_temporary`: the object too goes when all is done.
     PublishFailed where what has arrived has another checksum.
     """
-    expected = checksum(path, job)
     size = path.stat().st_size
     step = part_size(size)
     # Parts of another size, which another release of goldimg may have sent, are none of these.
@@ -78,7 +68,7 @@ def send(job: Job, bucket: Bucket, key: str, path: Path, prefix: str, *, is_temp
             timeout=TIMEOUT,
             retry=None,
         )
-        if blob.crc32c != encoded(google_crc32c.Checksum(data)):
+        if blob.crc32c != encoded(google_crc32c.Checksum(data).digest()):
             raise ConnectionError(f"part {block.index} was changed on the way")
         return str(blob.crc32c)
 
@@ -92,7 +82,9 @@ def send(job: Job, bucket: Bucket, key: str, path: Path, prefix: str, *, is_temp
     with Disk(path) as source:  # which reads any file as such
         send_blocks(job, source, blocks, put, name=folder, workers=WORKERS)
     job.created(KIND, key, str(bucket.name), is_resumable=True, is_temporary=is_temporary)
+    job.phase("composing")
     blob = _compose(job, bucket, key, names, folder, meta)
+    expected = encoded(bytes.fromhex(job.proven()[CRC32C]))
     if blob.crc32c != expected or blob.size != size:
         job.journal.forget_blocks(folder)
         raise PublishFailed(
