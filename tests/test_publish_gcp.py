@@ -46,6 +46,7 @@ def google(services: Google, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google
     for name, value in services.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sending, "PART", MIB)  # several parts of a small file
+    monkeypatch.setattr(sending, "ALONE", 2)  # in groups
     yield services
     while MADE:
         MADE.pop().close()
@@ -198,6 +199,28 @@ def test_parts_that_arrived_before_a_ctrl_c_are_not_sent_again(google: Google, s
     assert first + second < len(archive(shop)) * 1.1 + 7 * MIB
     assert second < len(archive(shop)) * 0.8
     assert google.engine.contents[IMAGE] == archive(shop)
+
+
+def test_parts_are_composed_while_others_are_sent(google: Google, shop: Shop) -> None:
+    assert publish(shop, publisher(google)[0]).status == "published"
+    calls = [path for method, path, *_ in google.storage.log if method == "POST"]
+    composed = [number for number, path in enumerate(calls) if "/compose" in path]
+    sent = [number for number, path in enumerate(calls) if "/upload/" in path]
+    assert len(composed) > 2
+    assert composed[0] < sent[-1]
+
+
+def test_parts_that_somebody_removed_are_sent_again(google: Google, shop: Shop) -> None:
+    google.storage.fail("POST", r"goldimg%2Fdebian.*/compose", status=403, times=9, body=b"{}")
+    assert publish(shop, publisher(google)[0]).status == "failed"
+    assert google.objects()
+    google.clear()
+    outcome = publish(shop, publisher(google)[0])
+    assert outcome.status == "failed"
+    assert "parts that were sent are gone" in str(outcome.error)
+    assert publish(shop, publisher(google)[0]).status == "published"
+    assert google.engine.contents[IMAGE] == archive(shop)
+    assert google.objects() == []
 
 
 def test_a_part_that_changed_on_the_way_is_refused_and_sent_again(

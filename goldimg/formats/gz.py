@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -90,11 +91,16 @@ class GzipReader:
     """Reads a file that must be exactly one gzip member; VerificationFailed says where it is not.
 
     A context manager. `position` counts decompressed bytes. `heed` is called before each piece of
-    the file.
+    the file, `tap` with each piece of what it holds.
     """
 
-    def __init__(self, path: Path, heed: Heed | None = None) -> None:
-        self.path, self.position, self._heed = path, 0, heed
+    def __init__(
+        self,
+        path: Path,
+        heed: Heed | None = None,
+        tap: Callable[[bytes], object] | None = None,
+    ) -> None:
+        self.path, self.position, self._heed, self._tap = path, 0, heed, tap
         self._stream = path.open("rb")
         self._inflater = deflate.inflater(GZIP_WINDOW)
         self._ready = b""
@@ -154,4 +160,6 @@ class GzipReader:
                 self._ready = self._inflater.decompress(data, BLOCK)
             except deflate.ERRORS as error:
                 raise self.fail(f"not gzip: {error}") from error
+            if self._tap and self._ready:
+                self._tap(self._ready)
         return bool(self._ready)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from goldimg.errors import GoldimgError, Interrupted, MissingTool, VerificationFailed
-from goldimg.formats import Progress, Written, partitions, tarball
+from goldimg.formats import Heed, Progress, Written, partitions, tarball
 from goldimg.formats.gz import GzipReader, GzipWriter
 from goldimg.formats.partitions import Partition
 from goldimg.formats.source import Disk, flattened
@@ -195,14 +195,16 @@ def _at_most(progress: Progress | None) -> Progress | None:
     return lambda done, total: report(min(done, total), total)
 
 
-def check(path: Path) -> None:
+def check(
+    path: Path, heed: Heed | None = None, tap: Callable[[bytes], object] | None = None
+) -> None:
     """Reads the whole archive; VerificationFailed names the first offset that breaks a rule.
 
     One gzip member, valid tar headers to the end, no device nodes, nothing in /dev /proc /sys /run,
-    and an /etc and a /usr.
+    and an /etc and a /usr. `tap` is called with all of the tar in it, piece by piece.
     """
     missing = set(TREE)
-    with GzipReader(path) as stream:
+    with GzipReader(path, heed, tap) as stream:
         while any(block := stream.exactly(tarball.BLOCK)):
             name = _check_member(stream, block)
             missing.discard(name.rstrip("/") + "/")

@@ -144,7 +144,7 @@ def _publish(publisher: Publisher[Any], job: Job) -> tuple[Record, bool]:
     found = publisher.find(job)
     publication = found or _made(publisher, job)
     temporary = [it for it in job.journal.created if it.is_temporary]
-    for resource in _remove(publisher, job, temporary):
+    for resource in _remove(publisher, job, temporary, workers=8 if len(temporary) > 8 else 1):
         job.warn(f"{resource} is left and could not be removed; 'goldimg gc' tries again")
     for resource in [it for it in job.journal.created if not it.is_temporary]:
         job.journal.remove(resource)  # published: what a journal still holds, gc removes
@@ -215,18 +215,25 @@ def _explained(publisher: Publisher[Any], error: BaseException) -> GoldimgError:
         return GoldimgError(f"{publisher.name}: {type(error).__name__}: {brief(error)}")
 
 
-def _remove(publisher: Publisher[Any], job: Job, resources: Sequence[Resource]) -> list[Resource]:
-    """Removes them one by one, noted in the journal; returns those that stay."""
-    left = []
-    for resource in resources:
+def _remove(
+    publisher: Publisher[Any], job: Job, resources: Sequence[Resource], *, workers: int = 1
+) -> list[Resource]:
+    """Removes them in their order, noted in the journal; returns those that stay.
+
+    `workers` at once, where none depends on another.
+    """
+
+    def one(resource: Resource) -> bool:
         if job.runner.hurry.is_set():
-            left.append(resource)
-            continue
+            return False
         try:
             publisher.delete(resource)
         except Exception as error:
             job.warn(f"{resource} could not be removed: {brief(error)}")
-            left.append(resource)
-        else:
-            job.journal.remove(resource)
-    return left
+            return False
+        job.journal.remove(resource)
+        return True
+
+    with ThreadPoolExecutor(workers, "remove") as pool:
+        is_gone = list(pool.map(one, resources))
+    return [it for it, gone in zip(resources, is_gone, strict=True) if not gone]
