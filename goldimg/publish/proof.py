@@ -51,7 +51,7 @@ class Proof:
         self._futures: list[Future[None]] = []
         self._digests: dict[str, str] = {}
         self._left = 0  # threads
-        self._is_noted = False
+        self._mark: list[int] = []  # of the file as the threads began, where it is to be noted
         self._done = threading.Event()
 
     def begin(self, *, is_noted: bool = True) -> None:
@@ -60,12 +60,12 @@ class Proof:
         Without `is_noted` nothing is written, nor more digested than the SHA-256.
         """
         noted = self._journal.get(NOTED) or {}
-        digests = noted.get("digests", {})
-        if noted.get("file") == mark(self._file) and set(self._algorithms) <= set(digests):
+        digests, there = noted.get("digests", {}), mark(self._file)
+        if noted.get("file") == there and set(self._algorithms) <= set(digests):
             self._digests = digests
             return
         names = self._algorithms if is_noted else self._algorithms[:1]
-        self._left, self._is_noted = 1 + len(names), is_noted
+        self._left, self._mark = 1 + len(names), there if is_noted else []
         self._pool = ThreadPoolExecutor(self._left, "proof")
         self._futures = [self._pool.submit(self._check, self._file.path, self._heed)]
         self._futures += [self._pool.submit(self._digest, name) for name in names]
@@ -127,9 +127,8 @@ class Proof:
                 return
         try:
             is_sound = not any(it.cancelled() or it.exception() for it in self._futures)
-            if is_sound and self._is_noted:
-                note = {"file": mark(self._file), "digests": self._digests}
-                self._journal.set(NOTED, note)
+            if is_sound and self._mark:
+                self._journal.set(NOTED, {"file": self._mark, "digests": self._digests})
         finally:
             self._done.set()
 
