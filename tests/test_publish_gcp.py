@@ -201,7 +201,12 @@ def test_parts_that_arrived_before_a_ctrl_c_are_not_sent_again(google: Google, s
     assert google.engine.contents[IMAGE] == archive(shop)
 
 
-def test_parts_are_composed_while_others_are_sent(google: Google, shop: Shop) -> None:
+def test_parts_are_composed_while_others_are_sent(
+    google: Google, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "WORKERS", 1)
+    parts = len(archive(shop)) // MIB + 1
+    google.storage.fail("POST", "/upload/", delay=1.0, skip=parts - 1)  # the last
     assert publish(shop, publisher(google)[0]).status == "published"
     calls = [path for method, path, *_ in google.storage.log if method == "POST"]
     composed = [number for number, path in enumerate(calls) if "/compose" in path]
