@@ -437,7 +437,7 @@ def test_a_damaged_file_is_not_published(user: User, way: str) -> None:
         stream.seek(1000)
         stream.write(b"rotten")
     outcome, _ = user.publish(**WAYS[way])
-    assert "is damaged" in str(outcome.error)
+    assert "is not what was built" in str(outcome.error)
     user.assert_nothing_left(outcome)
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.api_core import exceptions as api
+from google.cloud import compute_v1
 
 from goldimg.config.publish.gcp import GcpPublish
+from goldimg.errors import VerificationFailed
 from goldimg.publish.gcp import GcpPublisher
 from goldimg.publish.gcp import storage as sending
-from goldimg.publish.gcp.names import label, resource_name
+from goldimg.publish.gcp.names import FEATURES, label, resource_name
 from goldimg.publish.publisher import Publisher
 from goldimg.publish.records import published
 from goldimg.publish.sweep import leftovers, remove_leftovers
@@ -40,6 +46,7 @@ def google(services: Google, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google
     for name, value in services.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sending, "PART", MIB)  # several parts of a small file
+    monkeypatch.setattr(sending, "ALONE", 2)  # in groups
     yield services
     while MADE:
         MADE.pop().close()
@@ -194,6 +201,33 @@ def test_parts_that_arrived_before_a_ctrl_c_are_not_sent_again(google: Google, s
     assert google.engine.contents[IMAGE] == archive(shop)
 
 
+def test_parts_are_composed_while_others_are_sent(
+    google: Google, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "WORKERS", 1)
+    parts = len(archive(shop)) // MIB + 1
+    google.storage.fail("POST", "/upload/", delay=1.0, skip=parts - 1)  # the last
+    assert publish(shop, publisher(google)[0]).status == "published"
+    calls = [path for method, path, *_ in google.storage.log if method == "POST"]
+    composed = [number for number, path in enumerate(calls) if "/compose" in path]
+    sent = [number for number, path in enumerate(calls) if "/upload/" in path]
+    assert len(composed) > 2
+    assert composed[0] < sent[-1]
+
+
+def test_parts_that_somebody_removed_are_sent_again(google: Google, shop: Shop) -> None:
+    google.storage.fail("POST", r"goldimg%2Fdebian.*/compose", status=403, times=9, body=b"{}")
+    assert publish(shop, publisher(google)[0]).status == "failed"
+    assert google.objects()
+    google.clear()
+    outcome = publish(shop, publisher(google)[0])
+    assert outcome.status == "failed"
+    assert "parts that were sent are gone" in str(outcome.error)
+    assert publish(shop, publisher(google)[0]).status == "published"
+    assert google.engine.contents[IMAGE] == archive(shop)
+    assert google.objects() == []
+
+
 def test_a_part_that_changed_on_the_way_is_refused_and_sent_again(
     google: Google, shop: Shop
 ) -> None:
@@ -325,14 +359,105 @@ def test_a_bucket_that_is_missing(google: Google, shop: Shop) -> None:
     assert google.objects("new-images") == []
 
 
-def test_a_damaged_archive_is_found_before_the_first_byte(google: Google, shop: Shop) -> None:
+def damage(shop: Shop, at: float) -> Path:
+    """Changes a byte of the archive, at this share of it."""
     path = shop.image().file("tar.gz").path
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    with path.open("r+b") as stream:
+        place = int(path.stat().st_size * at)
+        stream.seek(place)
+        byte = stream.read(1)
+        stream.seek(place)
+        stream.write(bytes((byte[0] ^ 1,)))
+    return path
+
+
+def test_an_archive_whose_front_is_damaged_is_not_sent(google: Google, shop: Shop) -> None:
+    damage(shop, 0.0)
     outcome = publish(shop, publisher(google)[0])
     assert outcome.status == "failed"
+    assert isinstance(outcome.error, VerificationFailed)
     assert not [it for it in google.storage.log if it[0] == "POST"]
+
+
+def test_of_an_archive_damaged_in_the_middle_no_image_is_made(google: Google, shop: Shop) -> None:
+    path = damage(shop, 0.6)
+    dry = publish(shop, publisher(google)[0], dry_run=True)
+    outcome = publish(shop, publisher(google)[0])
+    for it in (dry, outcome):
+        assert it.status == "failed"
+        assert isinstance(it.error, VerificationFailed)
+        assert str(path) in str(it.error)
+    assert google.objects() == []
+    assert google.engine.images == {}
+    assert google.compute.count("POST", "/global/images") == 0
+    assert not shop.journals
+    assert not outcome.kept
+
+
+def test_another_sound_archive_than_the_manifests_is_refused(
+    google: Google, shop: Shop, tmp_path: Path
+) -> None:
+    """Every rule of the format is kept; only the SHA-256 tells."""
+    other = make_shop(tmp_path / "other", "gcp", seed=5)
+    path = shop.image().file("tar.gz").path
+    before = path.stat().st_size
+    path.write_bytes(archive(other))
+    manifest = shop.directory / "manifest.json"
+    sizes = (f'"size": {before}', f'"size": {path.stat().st_size}')
+    manifest.write_text(manifest.read_text().replace(*sizes))
+    outcome = publish(shop, publisher(google)[0])
+    assert outcome.status == "failed"
+    assert "its SHA-256 is another than manifest.json says" in str(outcome.error)
+    assert google.objects() == []
+    assert google.engine.images == {}
+
+
+def test_a_ctrl_c_ends_the_check_that_goes_on_beside(
+    google: Google, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = publisher(google)
+    begun, heeded = threading.Event(), []
+
+    def endless(_: Path, heed: Callable[[], None]) -> None:
+        begun.set()
+        while True:
+            time.sleep(0.01)
+            try:
+                heed()
+            except BaseException as error:
+                heeded.append(error)
+                raise
+
+    monkeypatch.setattr(made, "check_format", endless)
+
+    def stop() -> None:
+        begun.wait(30)
+        time.sleep(0.5)
+        made.session.runner.cancel.set()
+
+    threading.Thread(target=stop).start()
+    outcome = publish(shop, made)
+    assert outcome.status == "interrupted"
+    assert heeded
+    assert google.engine.images == {}
+    assert {it.kind for it in outcome.kept} == {"object"}
+    google.storage.heal()
+    assert publish(shop, publisher(google)[0]).status == "published"
+    assert google.engine.contents[IMAGE] == archive(shop)
+
+
+def test_what_a_run_has_proven_the_next_one_does_not_read_again(
+    google: Google, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    google.compute.fail("POST", r"/global/images(\?|$)", status=403, times=9, body=b"{}")
+    assert publish(shop, publisher(google)[0]).status == "failed"
+    google.compute.heal()
+    made, _ = publisher(google)
+    read = []
+    monkeypatch.setattr(made, "check_format", lambda *_: read.append(1))
+    assert publish(shop, made).status == "published"
+    assert not read
+    assert not shop.journals
 
 
 def test_the_command_line_tells_the_whole_story(google: Google, shop: Shop) -> None:
@@ -379,6 +504,25 @@ def test_names_follow_the_rules(text: str, name: str) -> None:
     assert made.startswith(name)
     assert NAME.fullmatch(made)
     assert resource_name(text + "x") != made
+
+
+def test_guest_os_features_are_those_of_google(google: Google, shop: Shop) -> None:
+    listed = set(compute_v1.GuestOsFeature.Type.__members__)
+    assert listed - {"FEATURE_TYPE_UNSPECIFIED", "UNDEFINED_TYPE"} <= FEATURES
+    google.storage.heal()
+    outcome = publish(shop, publisher(google, features="GVNIC,UEFI")[0])
+    assert outcome.status == "failed"
+    assert "UEFI is no guest OS feature" in str(outcome.error)
+    assert google.storage.log == []
+
+
+def test_publishing_does_not_load_all_of_compute_engine() -> None:
+    code = "import sys, goldimg.publish.gcp; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "goldimg.publish.gcp.rest" in done.stdout.split()
+    assert "google.cloud.compute_v1" not in done.stdout.split()
 
 
 def test_a_label_holds_63_characters() -> None:

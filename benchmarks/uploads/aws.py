@@ -9,12 +9,9 @@ from start to end, memory their highest resident set, bytes what the server rece
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from goldimg.formats.source import Disk  # noqa: E402
 from tests.clouds.aws import REGION, Cloud, running  # noqa: E402
 from tests.publishing import GOLDIMG, OS, Shop  # noqa: E402
-from uploads import Row, make_site, timed  # noqa: E402
+from uploads import Row, Run, killed, make_site, timed  # noqa: E402
 
 BUCKET = "benchmark"
 PUT = "ebs:PutSnapshotBlock"
@@ -74,39 +71,31 @@ def sent(cloud: Cloud) -> int:
 def plain(cloud: Cloud, what: str, file: Path) -> Row:
     """The SDK's own upload of a file."""
     emptied(cloud)
-    seconds, rss = timed(
-        [sys.executable, "-c", PLAIN, file, BUCKET], file.parent, cloud.environment
-    )
-    return Row(provider="aws", what=what, seconds=seconds, sent=sent(cloud), rss=rss)
+    run = timed([sys.executable, "-c", PLAIN, file, BUCKET], file.parent, cloud.environment)
+    return Row(provider="aws", what=what, run=run, sent=sent(cloud))
 
 
-def publish(cloud: Cloud, shop: Shop, words: Sequence[str]) -> tuple[float, int]:
-    argv: list[str | Path] = [GOLDIMG, "-q", "upload", "aws", "-O", OS, *words]
-    seconds, rss = timed(argv, shop.root, cloud.environment)
-    return seconds, rss
+def publish(cloud: Cloud, shop: Shop, words: Sequence[str]) -> Run:
+    argv: list[str | Path] = [GOLDIMG, "upload", "aws", "-O", OS, *words]
+    return timed(argv, shop.root, cloud.environment)
 
 
 def ours(cloud: Cloud, shop: Shop, what: str, words: Sequence[str]) -> Row:
     """An upload by the command line, checks and reading back included."""
     emptied(cloud)
-    seconds, rss = publish(cloud, shop, words)
-    return Row(provider="aws", what=what, seconds=seconds, sent=sent(cloud), rss=rss)
+    run = publish(cloud, shop, words)
+    return Row(provider="aws", what=what, run=run, sent=sent(cloud))
 
 
 def resumed(cloud: Cloud, shop: Shop, *, blocks: int) -> Row:
     """What is left to do after a kill when nine of ten blocks have arrived."""
     emptied(cloud)
-    argv: list[str | Path] = [GOLDIMG, "-q", "upload", "aws", "-O", OS]
-    env = {**os.environ, **cloud.environment}
-    process = subprocess.Popen(argv, cwd=shop.root, env=env)
-    while process.poll() is None and cloud.count(PUT) < 0.9 * blocks:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    argv: list[str | Path] = [GOLDIMG, "upload", "aws", "-O", OS]
+    killed(argv, shop.root, lambda: cloud.count(PUT) >= 0.9 * blocks, cloud.environment)
     cloud.calls(forget=True)
-    seconds, rss = publish(cloud, shop, ())
+    run = publish(cloud, shop, ())
     what = "goldimg, blocks, after a kill at 90 %"
-    return Row(provider="aws", what=what, seconds=seconds, sent=sent(cloud), rss=rss)
+    return Row(provider="aws", what=what, run=run, sent=sent(cloud))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,9 @@ arrived.
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +25,7 @@ from goldimg.formats.source import Disk  # noqa: E402
 from tests.clouds.azure import Cloud, running  # noqa: E402
 from tests.clouds.azurite import ACCOUNT, KEY  # noqa: E402
 from tests.publishing import GOLDIMG, OS, Shop  # noqa: E402
-from uploads import Row, make_site, timed  # noqa: E402
+from uploads import Row, killed, make_site, timed  # noqa: E402
 
 PLAIN = """\
 import sys
@@ -82,9 +79,9 @@ def plain(cloud: Cloud, vhd: Path) -> Row:
         f"DefaultEndpointsProtocol=https;AccountName={ACCOUNT};AccountKey={KEY};"
         f"BlobEndpoint={cloud.direct}/{ACCOUNT}"
     )
-    seconds, rss = timed([sys.executable, "-c", PLAIN, vhd, text], vhd.parent, cloud.environment)
+    run = timed([sys.executable, "-c", PLAIN, vhd, text], vhd.parent, cloud.environment)
     sent = arrived(cloud, "plain.vhd")
-    return Row(provider="azure", what="upload_blob(PageBlob)", seconds=seconds, sent=sent, rss=rss)
+    return Row(provider="azure", what="upload_blob(PageBlob)", run=run, sent=sent)
 
 
 def blob_of(shop: Shop) -> str:
@@ -94,27 +91,22 @@ def blob_of(shop: Shop) -> str:
 def ours(cloud: Cloud, shop: Shop, what: str, words: Sequence[str]) -> Row:
     """An upload by the command line, its checks, proofs and the import included."""
     emptied(cloud)
-    argv: list[str | Path] = [GOLDIMG, "-q", "upload", "azure", "-O", OS, *words]
-    seconds, rss = timed(argv, shop.root, cloud.environment)
+    argv: list[str | Path] = [GOLDIMG, "upload", "azure", "-O", OS, *words]
+    run = timed(argv, shop.root, cloud.environment)
     sent = arrived(cloud, blob_of(shop))
-    return Row(provider="azure", what=what, seconds=seconds, sent=sent, rss=rss)
+    return Row(provider="azure", what=what, run=run, sent=sent)
 
 
 def resumed(cloud: Cloud, shop: Shop, allocated: int) -> Row:
     """What is left to do after a kill when nine tenths of the pages have arrived."""
     emptied(cloud)
-    argv: list[str | Path] = [GOLDIMG, "-q", "upload", "azure", "-O", OS]
-    process = subprocess.Popen(argv, cwd=shop.root, env={**os.environ, **cloud.environment})
-    while process.poll() is None and not _is_nearly_there(cloud, shop, allocated):
-        time.sleep(0.2)
-    assert process.poll() is None, "it ended before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    argv: list[str | Path] = [GOLDIMG, "upload", "azure", "-O", OS]
+    killed(argv, shop.root, lambda: _is_nearly_there(cloud, shop, allocated), cloud.environment)
     before = arrived(cloud, blob_of(shop))
-    seconds, rss = timed(argv, shop.root, cloud.environment)
+    run = timed(argv, shop.root, cloud.environment)
     sent = arrived(cloud, blob_of(shop)) - before
     what = "goldimg, resumed after a kill at 90 %"
-    return Row(provider="azure", what=what, seconds=seconds, sent=sent, rss=rss)
+    return Row(provider="azure", what=what, run=run, sent=sent)
 
 
 def _is_nearly_there(cloud: Cloud, shop: Shop, allocated: int) -> bool:
@@ -124,4 +116,4 @@ def _is_nearly_there(cloud: Cloud, shop: Shop, allocated: int) -> bool:
 
 if __name__ == "__main__":
     for row in measure(Path(sys.argv[1]).resolve()):
-        print(f"{row.what:40} {row.seconds:7.1f} s {row.sent:>12} B {row.rss >> 20:5} MiB")
+        print(row)

@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from goldimg.artifacts import finish  # noqa: E402
 from goldimg.formats import Written  # noqa: E402
 from goldimg.formats.gz import GzipWriter  # noqa: E402
+from goldimg.formats.source import Disk  # noqa: E402
 from goldimg.formats.stream import draft  # noqa: E402
 from goldimg.layout import lay_out  # noqa: E402
 from tests.clouds.docker import dockerd, registry  # noqa: E402
@@ -44,7 +45,7 @@ for line in api.push(sys.argv[1] + "/plain/image", tag="1", stream=True, decode=
 
 
 def measure(image: Path) -> list[Row]:
-    """A row for each way. The layer's content is that of the file `image`, as one file in it."""
+    """A row for each way. The layer holds one file, of what `image` has allocated."""
     with (
         tempfile.TemporaryDirectory(dir=image.parent) as scratch,
         dockerd() as engine,
@@ -57,7 +58,7 @@ def measure(image: Path) -> list[Row]:
         shop = make_site(Path(scratch) / "site", image, host)
         artifact = shop.image().file("tar.gz").path
         python = [sys.executable, "-c"]
-        upload: list[str | Path] = [GOLDIMG, "-q", "upload", "docker", "-O", OS]
+        upload: list[str | Path] = [GOLDIMG, "upload", "docker", "-O", OS]
         proxies = (to_engine, to_registry)
 
         def run(what: str, argv: Sequence[str | Path]) -> Row:
@@ -73,7 +74,7 @@ def measure(image: Path) -> list[Row]:
 
 
 def make_site(root: Path, content: Path, host: str) -> Shop:
-    """A site with a root file system in which `content` is a file."""
+    """A site with a root file system in which the data of the disk `content` is a file."""
     lay_out(root)
     site = f"publish:\n  docker:\n    registry: {host}\n    cmd: [/bin/sh]\n"
     (root / "templates/site.yml").write_text(site)
@@ -83,7 +84,9 @@ def make_site(root: Path, content: Path, host: str) -> Shop:
     tree = root / "tree"
     for name in ("etc", "usr"):
         (tree / name).mkdir(parents=True)
-    os.link(content, tree / "usr/data")
+    with Disk(content) as disk, (tree / "usr/data").open("wb") as stream:
+        for offset, length in disk.blocks():
+            stream.write(disk.pread(offset, length))
     argv: list[str | Path] = [
         "tar",
         "--create",
@@ -110,9 +113,9 @@ def measured(proxies: Sequence[Proxy], what: str, argv: Sequence[str | Path], cw
     """One process, from its start to its end."""
     for proxy in proxies:
         proxy.heal()
-    seconds, rss = timed(argv, cwd)
+    run = timed(argv, cwd)
     sent = sum(proxy.sent("P[A-Z]+", ".") for proxy in proxies)
-    return Row(provider="docker", what=what, seconds=seconds, sent=sent, rss=rss)
+    return Row(provider="docker", what=what, run=run, sent=sent)
 
 
 if __name__ == "__main__":

@@ -57,10 +57,9 @@ def measure(image: Path) -> list[Row]:
             proxied(service.port) as proxy,
         ):
             write_clouds(Path(scratch), proxy)
-            upload: list[str | Path] = [GOLDIMG, "-q", "upload", "openstack", "-O", OS]
+            upload: list[str | Path] = [GOLDIMG, "upload", "openstack", "-O", OS]
             take_back: list[str | Path] = [
                 GOLDIMG,
-                "-q",
                 "unpublish",
                 "openstack",
                 "-O",
@@ -93,9 +92,9 @@ def write_clouds(directory: Path, proxy: Proxy) -> None:
 def measured(proxy: Proxy, what: str, argv: Sequence[str | Path], cwd: Path) -> Row:
     """One process, from its start to its end."""
     proxy.heal()
-    seconds, rss = timed(argv, cwd)
+    run = timed(argv, cwd)
     sent = proxy.sent("PUT", DATA)
-    return Row(provider="openstack", what=what, seconds=seconds, sent=sent, rss=rss)
+    return Row(provider="openstack", what=what, run=run, sent=sent)
 
 
 if __name__ == "__main__":

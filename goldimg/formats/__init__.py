@@ -1,8 +1,9 @@
 """Disk and archive formats: a disk in, one file out, hashed while it is written.
 
 Every module has `write` (atomic, deterministic: the same disk gives the same bytes, whatever the
-number of threads) and `check` (reads a whole file against the rules of its format). None knows of
-a cloud.
+number of threads) and `check` (reads a whole file against the rules of its format). Where reading
+all takes long, `check_front` holds to them what is known without, and `check` can be stopped. None
+knows of a cloud.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Progress = Callable[[int, int], None]  # bytes of the source done, bytes in all
+Heed = Callable[[], None]  # called every so many bytes; what it raises ends the work
 
 
 @dataclass(frozen=True, kw_only=True)

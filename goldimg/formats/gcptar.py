@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from goldimg.errors import VerificationFailed
-from goldimg.formats import Progress, Written, round_up, tarball
+from goldimg.formats import Heed, Progress, Written, round_up, tarball
 from goldimg.formats.clusters import Cluster, pour
 from goldimg.formats.gz import GzipReader, GzipWriter
 from goldimg.formats.source import CLUSTER, Disk
@@ -59,12 +59,17 @@ class _Data:
         return None
 
 
-def check(path: Path) -> None:
-    """Reads the whole archive; VerificationFailed names the first offset that breaks a rule."""
+def check_front(path: Path) -> None:
+    """Reads header and sparse map; VerificationFailed as `check` raises it."""
     with GzipReader(path) as stream:
+        _check_header(stream)
+
+
+def check(path: Path, heed: Heed | None = None) -> None:
+    """Reads the whole archive; VerificationFailed names the first offset that breaks a rule."""
+    with GzipReader(path, heed) as stream:
         stored = _check_header(stream)
-        for start in range(0, stored, BLOCK):
-            stream.exactly(min(BLOCK, stored - start))
+        stream.skip(stored)
         rest = stream.exactly(-stored % tarball.BLOCK + len(tarball.END))
         while rest:
             if any(rest):

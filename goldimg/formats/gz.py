@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from goldimg.errors import VerificationFailed
-from goldimg.formats import deflate
+from goldimg.formats import Heed, deflate
 from goldimg.formats.direct import buffer
 from goldimg.formats.stream import BLOCK, Output, threads
 
@@ -123,11 +123,17 @@ class GzipWriter:
 class GzipReader:
     """Reads a file that must be exactly one gzip member; VerificationFailed says where it is not.
 
-    A context manager. `position` counts decompressed bytes.
+    A context manager. `position` counts decompressed bytes. `heed` is called before each piece of
+    the file, `tap` with each piece of what it holds.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.position = path, 0
+    def __init__(
+        self,
+        path: Path,
+        heed: Heed | None = None,
+        tap: Callable[[bytes], object] | None = None,
+    ) -> None:
+        self.path, self.position, self._heed, self._tap = path, 0, heed, tap
         self._stream = path.open("rb")
         self._inflater = deflate.inflater(GZIP_WINDOW)
         self._ready = b""
@@ -159,6 +165,16 @@ class GzipReader:
             raise self.fail("the stream ends early")
         return data
 
+    def skip(self, count: int) -> None:
+        """Passes over `count` bytes, which must be there."""
+        while count:
+            if not self._ready and not self._fill():
+                raise self.fail("the stream ends early")
+            step = min(count, len(self._ready))
+            self._ready = self._ready[step:]
+            self.position += step
+            count -= step
+
     def finish(self) -> None:
         """Checks that the member ends here, and the file with it."""
         if self.read(1):
@@ -168,6 +184,8 @@ class GzipReader:
 
     def _fill(self) -> bool:
         while not self._ready and not self._inflater.eof:
+            if self._heed:
+                self._heed()
             data = self._inflater.unconsumed_tail or self._stream.read(1 << 16)
             if not data:
                 raise self.fail("the gzip member has no end")
@@ -175,4 +193,6 @@ class GzipReader:
                 self._ready = self._inflater.decompress(data, BLOCK)
             except deflate.ERRORS as error:
                 raise self.fail(f"not gzip: {error}") from error
+            if self._tap and self._ready:
+                self._tap(self._ready)
         return bool(self._ready)

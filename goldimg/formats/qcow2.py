@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from goldimg.errors import GoldimgError
-from goldimg.formats import Progress, Written, deflate, round_up, zstd
+from goldimg.formats import Heed, Progress, Written, deflate, round_up, zstd
 from goldimg.formats.clusters import Cluster, pour
 from goldimg.formats.source import CLUSTER, Disk
 from goldimg.formats.stream import Output, Ticker, draft, sha256_of
@@ -171,8 +171,15 @@ def write(
         return made.done(round_up(source.size, SECTOR), digest)
 
 
-def check(path: Path) -> None:
+def check_front(path: Path) -> None:
+    """Reads header, tables and counts; VerificationFailed as `check` raises it."""
+    from goldimg.formats import qcow2_check
+
+    qcow2_check.check(path, has_data=False)
+
+
+def check(path: Path, heed: Heed | None = None) -> None:
     """Reads the whole file; VerificationFailed names the offset and the rule that it breaks."""
     from goldimg.formats import qcow2_check
 
-    qcow2_check.check(path)
+    qcow2_check.check(path, heed)

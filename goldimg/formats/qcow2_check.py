@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from goldimg.errors import VerificationFailed
-from goldimg.formats import deflate, zstd
+from goldimg.formats import Heed, deflate, zstd
 from goldimg.formats.qcow2 import (
     CLUSTER_BITS,
     COMPRESSED,
@@ -40,20 +40,20 @@ UNPACKING: tuple[type[Exception], ...] = (*deflate.ERRORS, zstd.Damaged)
 BATCH = 64  # clusters that a thread inflates at once
 
 
-def check(path: Path) -> None:
+def check(path: Path, heed: Heed | None = None, *, has_data: bool = True) -> None:
     """Validates a qcow2 file as goldimg writes them; VerificationFailed names offset and rule.
 
     Accepted: version 3, 64 KiB clusters, zlib, or zstd with the feature bit and the header that
     belong to it, no backing file, no snapshots, no encryption, no other feature bits. Every count
-    must be exact and every compressed cluster must inflate to 64 KiB.
+    must be exact and every compressed cluster must inflate to 64 KiB; not so without `has_data`.
     """
-    with _Image(path) as image:
+    with _Image(path, heed, has_data=has_data) as image:
         image.check()
 
 
 class _Image:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, heed: Heed | None, *, has_data: bool) -> None:
+        self.path, self.heed, self.has_data = path, heed, has_data
         self.file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size = os.fstat(self.file).st_size
         self.is_zstd = False
@@ -116,8 +116,10 @@ class _Image:
     def check_data(self, l1_offset: int, l1_size: int, size: int) -> None:
         packed = self.entries(l1_offset, l1_size, "the L1 table")
         self.refer(l1_offset, 8 * l1_size)
-        for _ in in_order(self.inflate, _batched(self.compressed(packed, size))):
-            pass
+        batches = _batched(self.compressed(packed, size))
+        for _ in in_order(self.inflate, batches) if self.has_data else batches:
+            if self.heed:
+                self.heed()
 
     def compressed(self, l1: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
         """(offset, length) of the compressed clusters; the other kinds are checked on the way."""

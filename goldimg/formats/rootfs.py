@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from goldimg.errors import GoldimgError, Interrupted, MissingTool, VerificationFailed
-from goldimg.formats import Progress, Written, partitions, tarball, walk
+from goldimg.formats import Heed, Progress, Written, partitions, tarball, walk
 from goldimg.formats.direct import Windows
 from goldimg.formats.gz import GzipReader, GzipWriter
 from goldimg.formats.partitions import Partition
@@ -247,14 +247,16 @@ def _at_most(progress: Progress | None) -> Progress | None:
     return lambda done, total: report(min(done, total), total)
 
 
-def check(path: Path) -> None:
+def check(
+    path: Path, heed: Heed | None = None, tap: Callable[[bytes], object] | None = None
+) -> None:
     """Reads the whole archive; VerificationFailed names the first offset that breaks a rule.
 
     One gzip member, valid tar headers to the end, no device nodes, nothing in /dev /proc /sys /run,
-    and an /etc and a /usr.
+    and an /etc and a /usr. `tap` is called with all of the tar in it, piece by piece.
     """
     missing = set(TREE)
-    with GzipReader(path) as stream:
+    with GzipReader(path, heed, tap) as stream:
         while any(block := stream.exactly(tarball.BLOCK)):
             name = _check_member(stream, block)
             missing.discard(name.rstrip("/") + "/")
@@ -277,7 +279,5 @@ def _check_member(stream: GzipReader, block: bytes) -> str:
     parts = Path(entry.name).parts
     if len(parts) > 1 and parts[0] in ("dev", "proc", "sys", "run") and entry.type not in b"xgLK":
         raise stream.fail(f"'{entry.name}' belongs to the running system")
-    left = entry.size + -entry.size % tarball.BLOCK
-    while left:
-        left -= len(stream.exactly(min(left, 1 << 20)))
+    stream.skip(entry.size + -entry.size % tarball.BLOCK)
     return entry.name

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from goldimg.publish.image import File
-from goldimg.publish.job import Job, Rejected
+from goldimg.publish.job import Job
+from goldimg.publish.proof import changed
 
 CHUNK = 1 << 20  # bytes
 AHEAD = 4  # chunks read before the network asks for them: all that is held in memory
@@ -20,7 +21,8 @@ class Body:
 
     Each iteration hashes what it yields by `algorithms`; `hashes` holds the hex digests once it has
     come to its end. The last chunk is held back until the SHA-256 of all is known to be that of the
-    manifest: an artifact that changed since it was built never arrives whole.
+    manifest, and the job's proof has ended: an artifact that changed since it was built, or breaks
+    its format, never arrives whole.
     """
 
     def __init__(self, job: Job, file: File, algorithms: Sequence[str] = ("sha512",)) -> None:
@@ -50,16 +52,8 @@ class Body:
         found = reader.digests() if done == self._file.size and not at_end else {}
         if found.get("sha256") != self._file.sha256:
             raise changed(self._file.path)
+        self._job.proven()
         self.hashes = found
-
-
-def changed(path: Path) -> Rejected:
-    """The error that an artifact is not what its manifest says any more."""
-    return Rejected(
-        f"{path} is not what was built",
-        why="its SHA-256 is another than manifest.json says",
-        hint="build it again with --force",
-    )
 
 
 def hashes_of(job: Job, path: Path, *algorithms: str) -> dict[str, str]:

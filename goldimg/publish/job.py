@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from goldimg.errors import Interrupted, PublishFailed
 from goldimg.events import Bus
 from goldimg.publish.image import Image
 from goldimg.publish.journal import Journal, Resource
+from goldimg.publish.proof import Proof
 from goldimg.publish.retry import Policy, retried
 from goldimg.run import Runner
 from goldimg.words import size_text
@@ -140,6 +141,7 @@ class Job(Session):
     run_id: str
     force: bool = False  # replace another image of the same name
     environment: str = ""  # that it is published to
+    proof: Proof | None = None  # of the artifact, worked out beside the sending
     _meter: Meter = field(default_factory=Meter)
 
     @property
@@ -172,6 +174,23 @@ class Job(Session):
         )
         self.journal.add(resource)
         return resource
+
+    def check_cancelled(self) -> None:
+        """Raises Interrupted, or what is wrong with the artifact as soon as that is known."""
+        super().check_cancelled()
+        if self.proof:
+            self.proof.raise_fault()
+
+    def proven(self) -> Mapping[str, str]:
+        """The artifact's digests in hex, once it is known to be what its manifest and format say.
+
+        VerificationFailed otherwise, which is final: nothing that was sent is kept.
+        """
+        if self.proof is None:
+            return {}
+        while not self.proof.is_done:
+            self.pause(0.05)
+        return self.proof.digests
 
     def progress(self, done: int, total: int) -> None:
         """Tells how many bytes have arrived; rate and time left are worked out here."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from goldimg.errors import GoldimgError, PublishFailed
+from goldimg.formats import Heed
 from goldimg.publish.job import Job, Session, brief
 from goldimg.publish.journal import Resource
 from goldimg.publish.promotion import Promoting, Promotion, Use
@@ -76,6 +78,9 @@ class Publisher(ABC, Generic[Options]):
 
     name: ClassVar[str]
     artifact: ClassVar[str]  # the extension of the file that it publishes
+    # Of the artifact, as `job.proven()` gives them: worked out beside the sending with its SHA-256,
+    # which is then held to the manifest. Where there are none, `publish` does so itself.
+    digests: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: Options, session: Session) -> None:
         self.options = options
@@ -99,9 +104,17 @@ class Publisher(ABC, Generic[Options]):
         """Checks everything that can be without changing anything there, before the first byte.
 
         Settings, names by the provider's rules, credentials, permissions, containers, quota, and
-        the artifact by its format's `check`. Raises PublishFailed or ConfigError that tells all
-        that is wrong, at once where it can.
+        the artifact by its format's rules, as far as they need not all of it. Raises PublishFailed
+        or ConfigError that tells all that is wrong, at once where it can.
         """
+
+    def check_format(self, path: Path, heed: Heed) -> None:
+        """Reads the artifact against the rest of the rules, in a thread beside `publish`.
+
+        VerificationFailed tells what breaks them. `publish` calls `job.proven()` before anything is
+        made of what was sent. `heed` is to be called every so many bytes.
+        """
+        # most rules are checked before the first byte
 
     @abstractmethod
     def find(self, job: Job) -> Publication | None:

@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from goldimg.errors import GoldimgError, Interrupted
+from goldimg.errors import GoldimgError, Interrupted, VerificationFailed
 from goldimg.events import Bus
 from goldimg.project import locked
 from goldimg.publish.image import Image
 from goldimg.publish.job import Job, Rejected, Session, brief
 from goldimg.publish.journal import Journal, Resource, journal_path
+from goldimg.publish.proof import Proof
 from goldimg.publish.publisher import Preview, Publication, Publisher
 from goldimg.publish.records import Record, keep, now
 from goldimg.publish.retry import Policy
@@ -89,6 +90,7 @@ def _one(task: Task, *, force: bool, dry_run: bool) -> Outcome:
         force=force,
         environment=task.environment,
     )
+    job.proof = Proof(artifact, journal, publisher.check_format, publisher.digests)
     preview: Preview | None = None
 
     def ended(status: Status, **more: Any) -> Outcome:
@@ -111,6 +113,8 @@ def _one(task: Task, *, force: bool, dry_run: bool) -> Outcome:
             job.phase("checking")
             preview = publisher.check(job)
             if dry_run:
+                job.proof.begin(is_noted=False)
+                job.proven()
                 session.events.emit(session.provider, "done", "checked; nothing was sent")
                 return ended("checked")
             record, was_there = _publish(publisher, job)
@@ -121,6 +125,7 @@ def _one(task: Task, *, force: bool, dry_run: bool) -> Outcome:
     except BaseException as error:
         return _failed(publisher, job, error, ended, is_ours=is_ours)
     finally:
+        job.proof.close()
         journal.close()
 
 
@@ -137,9 +142,9 @@ def _publish(publisher: Publisher[Any], job: Job) -> tuple[Record, bool]:
             )
         job.journal.restart()
     found = publisher.find(job)
-    publication = found or publisher.publish(job)
+    publication = found or _made(publisher, job)
     temporary = [it for it in job.journal.created if it.is_temporary]
-    for resource in _remove(publisher, job, temporary):
+    for resource in _remove(publisher, job, temporary, workers=8 if len(temporary) > 8 else 1):
         job.warn(f"{resource} is left and could not be removed; 'goldimg gc' tries again")
     for resource in [it for it in job.journal.created if not it.is_temporary]:
         job.journal.remove(resource)  # published: what a journal still holds, gc removes
@@ -148,6 +153,14 @@ def _publish(publisher: Publisher[Any], job: Job) -> tuple[Record, bool]:
     if not [it for it in job.journal.created if it.is_temporary]:
         job.journal.finish()
     return record, found is not None
+
+
+def _made(publisher: Publisher[Any], job: Job) -> Publication:
+    if job.proof:
+        job.proof.begin()
+    publication = publisher.publish(job)
+    job.proven()  # it waits for this itself before it makes anything; here none can forget it
+    return publication
 
 
 def _record(
@@ -182,7 +195,9 @@ def _failed(
     job.events.emit(job.provider, "failed", status if is_stopped else str(told))
     if not is_ours:
         return ended(status, error=told)
-    is_final = isinstance(told, Rejected)
+    is_final = isinstance(told, Rejected | VerificationFailed)
+    if job.proof:
+        job.proof.close()  # nothing is noted any more
     created = job.journal.created
     unwanted = [it for it in created if is_final or not it.is_resumable]
     publisher.session.is_undoing = True
@@ -200,18 +215,25 @@ def _explained(publisher: Publisher[Any], error: BaseException) -> GoldimgError:
         return GoldimgError(f"{publisher.name}: {type(error).__name__}: {brief(error)}")
 
 
-def _remove(publisher: Publisher[Any], job: Job, resources: Sequence[Resource]) -> list[Resource]:
-    """Removes them one by one, noted in the journal; returns those that stay."""
-    left = []
-    for resource in resources:
+def _remove(
+    publisher: Publisher[Any], job: Job, resources: Sequence[Resource], *, workers: int = 1
+) -> list[Resource]:
+    """Removes them in their order, noted in the journal; returns those that stay.
+
+    `workers` at once, where none depends on another.
+    """
+
+    def one(resource: Resource) -> bool:
         if job.runner.hurry.is_set():
-            left.append(resource)
-            continue
+            return False
         try:
             publisher.delete(resource)
         except Exception as error:
             job.warn(f"{resource} could not be removed: {brief(error)}")
-            left.append(resource)
-        else:
-            job.journal.remove(resource)
-    return left
+            return False
+        job.journal.remove(resource)
+        return True
+
+    with ThreadPoolExecutor(workers, "remove") as pool:
+        is_gone = list(pool.map(one, resources))
+    return [it for it, gone in zip(resources, is_gone, strict=True) if not gone]

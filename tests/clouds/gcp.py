@@ -1,7 +1,7 @@
 """Google Cloud for the tests: gcp-storage-emulator, and a small Compute Engine of our own.
 
-The Compute Engine parses requests with the SDK's own message classes, which refuse what the API
-does not know, and keeps the documented rules: names, families and labels by their grammar, one
+The Compute Engine parses requests with the message classes of Google's SDK, which refuse what the
+API does not know, and keeps the documented rules: names, families and labels by their grammar, one
 image a name, fingerprints and etags that must match, operations that end later, an archive that
 must be a gzip of one `disk.raw` of a whole number of GiB. It does not prove permissions, quota by
 the real service's arithmetic, billing, how long an import takes, or that a machine starts from the
@@ -17,8 +17,10 @@ import re
 import socket
 import tarfile
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 from google.cloud import compute_v1
+from google.protobuf.json_format import ParseError
+from isal import igzip as gzip
 
 from tests.clouds.proxy import Proxy, proxied
 from tests.clouds.services import environment, started
@@ -39,6 +43,8 @@ NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 GIB = 1 << 30
 POLLS = 2  # of an operation until it is done
+BEGAN = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-8)))
+PAGE = 1  # items in one answer to a list
 
 
 @dataclass(kw_only=True)
@@ -143,7 +149,9 @@ class Engine:
             **body,
             "id": str(1000 + self.count),
             "status": "PENDING",
-            "creationTimestamp": f"2026-01-01T00:00:{self.count % 60:02d}.000-08:00",
+            "creationTimestamp": (BEGAN + timedelta(seconds=self.count)).isoformat(
+                "T", "milliseconds"
+            ),
             "labelFingerprint": f"f{self.count}",
             "selfLink": f"{self.storage}/compute/v1/projects/{PROJECT}/global/images/{name}",
         }
@@ -182,12 +190,17 @@ class Engine:
             raise Refusal(404, f"The resource 'global/images/{name}' was not found", "notFound")
         return self.images[name]
 
-    def list(self, condition: str) -> dict[str, Any]:
+    def list(self, condition: str, page: str) -> dict[str, Any]:
+        """A page; the last has no token. The real service's pages are larger."""
         found = list(self.images.values())
         if condition:
             key, _, wanted = condition.partition("=")
             found = [image for image in found if str(value_at(image, key)) == wanted]
-        return {"items": found}
+        start = int(page or 0)
+        answer: dict[str, Any] = {"items": found[start : start + PAGE]}
+        if start + PAGE < len(found):
+            answer["nextPageToken"] = str(start + PAGE)
+        return answer
 
     def delete(self, name: str) -> dict[str, Any]:
         self.get(name)
@@ -200,6 +213,7 @@ class Engine:
 
     def set_labels(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         image = self.get(name)
+        parse(compute_v1.GlobalSetLabelsRequest, body)
         if body.get("labelFingerprint") != image["labelFingerprint"]:
             raise Refusal(412, "Labels fingerprint either invalid or resource labels have changed")
         check_labels(body.get("labels", {}))
@@ -212,6 +226,7 @@ class Engine:
 
     def deprecate(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         image = self.get(name)
+        parse(compute_v1.DeprecationStatus, body)
         if body.get("state") not in ("DEPRECATED", "OBSOLETE", "DELETED", "ACTIVE"):
             raise Refusal(400, "Invalid value for field 'resource.state'")
         return self.start("deprecate", lambda: image.update(deprecated=body))
@@ -233,6 +248,7 @@ class Engine:
         return self.policies.setdefault(name, {"etag": "ACAB", "bindings": []})
 
     def set_policy(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        parse(compute_v1.GlobalSetPolicyRequest, body)
         new = body["policy"]
         if new.get("etag") != self.policy(name)["etag"]:
             raise Refusal(412, "Supplied fingerprint does not match current metadata fingerprint.")
@@ -278,8 +294,16 @@ def check_labels(labels: dict[str, str]) -> None:
             raise Refusal(400, f"Invalid value for field 'resource.labels': '{key}={value}'")
 
 
+def parse(message: Any, body: dict[str, Any]) -> None:
+    """Refuses fields and names of enumerations that the API does not know."""
+    try:
+        message.from_json(json.dumps(body))
+    except ParseError as error:
+        raise Refusal(400, f"Invalid JSON payload received. {error}") from error
+
+
 def check_image(body: dict[str, Any]) -> None:
-    compute_v1.Image.from_json(json.dumps(body))  # refuses unknown fields and features
+    parse(compute_v1.Image, body)
     for key in ("name", "family"):
         if not NAME.fullmatch(str(body.get(key, "a"))):
             raise Refusal(400, f"Invalid value for field 'resource.{key}': '{body[key]}'")
@@ -291,11 +315,19 @@ def check_image(body: dict[str, Any]) -> None:
 
 
 def disk_size(data: bytes) -> int:
-    """https://cloud.google.com/compute/docs/import/import-existing-image#requirements_for_the_image_file"""
+    """https://cloud.google.com/compute/docs/import/import-existing-image#requirements_for_the_image_file
+
+    The archive is inflated once, to its end, so that one which is damaged anywhere is refused.
+    """
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
+        with (
+            gzip.open(io.BytesIO(data), "rb") as stream,  # type: ignore[no-untyped-call]
+            tarfile.open(fileobj=stream, mode="r:") as archive,
+        ):
             members = archive.getmembers()
-    except (tarfile.TarError, OSError) as error:
+            while stream.read(1 << 20):
+                pass
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise Refusal(400, "The tar archive is not valid", "INVALID_IMAGE") from error
     if [it.name for it in members] != ["disk.raw"] or members[0].size % GIB:
         raise Refusal(
@@ -353,17 +385,15 @@ class _Handler(BaseHTTPRequestHandler):
             return engine.aggregated_disks()
         if kind == "operations":
             return engine.poll(name)
+        query = parse_qs(url.query)
+        asked = (query.get(key, [""])[0] for key in ("filter", "pageToken"))
         verbs: dict[tuple[str, str | None], Callable[[], dict[str, Any]]] = {
             ("POST", "deprecate"): lambda: engine.deprecate(name, body),
             ("POST", "setLabels"): lambda: engine.set_labels(name, body),
             ("POST", "setIamPolicy"): lambda: engine.set_policy(name, body),
             ("GET", "getIamPolicy"): lambda: engine.policy(name),
             ("DELETE", None): lambda: engine.delete(name),
-            ("GET", None): lambda: (
-                engine.get(name)
-                if name
-                else engine.list(parse_qs(url.query).get("filter", [""])[0])
-            ),
+            ("GET", None): lambda: engine.get(name) if name else engine.list(*asked),
             ("POST", None): lambda: engine.insert(body),
         }
         return verbs[self.command, verb]()

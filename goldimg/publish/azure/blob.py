@@ -87,7 +87,7 @@ def upload(
     if found and is_ours(job, found) and is_whole(found):
         return _sent(resource, file, bytes(found.content_settings.content_md5 or b""), "earlier")
     job.phase("reading the file")
-    with Disk(file.path) as disk, pages.Digests(job, file) as digests:
+    with Disk(file.path) as disk:
         blocks = pages.blocks_of(disk)
         resource = job.created(KIND, resource.id, is_resumable=True, is_temporary=is_temporary)
         if found and is_ours(job, found):
@@ -100,7 +100,8 @@ def upload(
         pages.check_ranges(job, blocks, client)
         if verify == "content":
             pages.check_content(job, disk, blocks, client, workers)
-        md5 = digests.md5()
+        job.phase("checking the file")
+        md5 = bytes.fromhex(job.proven()["md5"])
     _mark(job, client, md5)
     return _sent(Resource(kind=KIND, id=resource.id), file, md5, verify)
 

@@ -121,12 +121,13 @@ def upload(job: Job, clients: Clients, options: AzurePublish, names: Names, grou
     if found is None:
         _create(job, clients, options, names, resource)
     job.phase("uploading")
-    with Disk(file.path) as disk, pages.Digests(job, file) as digests:
+    with Disk(file.path) as disk:
         blocks = pages.blocks_of(disk)
         if not job.journal.get("is-closed"):
             _fill(job, clients, id_, disk, blocks, options.workers)
         _verify(job, clients, id_, disk, blocks, options)
-        digests.md5()
+        job.phase("checking the file")
+        job.proven()
     how = "page ranges were compared" if options.verify == "ranges" else "every page was read back"
     return Sent(
         resource=resource,

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 
 from goldimg.errors import PublishFailed
 from goldimg.formats.source import Disk
-from goldimg.formats.stream import data_ranges, pieces
 from goldimg.publish.azure.faults import call, heeding
-from goldimg.publish.image import File
 from goldimg.publish.job import Job, Rejected
 from goldimg.publish.transfer import Block, runs_of, send_blocks
 
@@ -26,58 +24,8 @@ if TYPE_CHECKING:
 
 LONGEST = 4 << 20
 NAME = "pages"  # of the upload, in the journal
-_ZEROS = bytes(1 << 20)
 
 Ranges = list[tuple[int, int]]  # (first byte, byte behind the last), in order, none adjoining
-
-
-class Digests:
-    """SHA-256 and MD5 of a whole file, worked out beside the upload. A context manager.
-
-    The file is read a second time, out of the page cache mostly; holes are not read.
-    """
-
-    def __init__(self, job: Job, file: File) -> None:
-        self._job, self._file, self._is_over = job, file, False
-        self._pool = ThreadPoolExecutor(2, "digest")
-        self._sha256 = self._pool.submit(self._digest, hashlib.sha256())
-        self._md5 = self._pool.submit(self._digest, hashlib.md5(usedforsecurity=False))
-
-    def __enter__(self) -> Digests:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over = True
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _digest(self, digest: hashlib._Hash) -> bytes:
-        with self._file.path.open("rb") as stream:
-            size, position = self._file.size, 0
-            for offset, length in [*data_ranges(stream.fileno(), 0, size), (size, 0)]:
-                while position < offset and not self._is_over:
-                    step = min(len(_ZEROS), offset - position)
-                    digest.update(_ZEROS[:step] if step < len(_ZEROS) else _ZEROS)
-                    position += step
-                for data in pieces(stream.fileno(), offset, length):
-                    if self._is_over:
-                        break
-                    digest.update(data)
-                position = offset + length
-        return digest.digest()
-
-    def md5(self) -> bytes:
-        """The MD5; Rejected where the file is not what its manifest says it is."""
-        self._job.phase("checking the file")
-        while not (self._sha256.done() and self._md5.done()):
-            self._job.pause(0.05)
-        found = self._sha256.result().hex()
-        if found != self._file.sha256:
-            raise Rejected(
-                f"{self._file.path} is damaged",
-                why=f"its SHA-256 is {found}, its manifest says {self._file.sha256}",
-                hint="build it again with --force",
-            )
-        return self._md5.result()
 
 
 def blocks_of(disk: Disk) -> list[Block]:

@@ -30,6 +30,7 @@ class AzurePublisher(Publisher[AzurePublish]):
 
     name = "azure"
     artifact = "vhd"
+    digests = ("md5",)
 
     def __init__(self, options: AzurePublish, session: Session) -> None:
         super().__init__(options, session)

@@ -11,8 +11,6 @@ from typing import Any
 
 from goldimg.config.publish.docker import DockerPublish
 from goldimg.errors import GoldimgError, PublishFailed
-from goldimg.formats import rootfs
-from goldimg.publish.body import changed
 from goldimg.publish.docker import content as contents
 from goldimg.publish.docker.archive import digests
 from goldimg.publish.docker.content import Content
@@ -25,6 +23,7 @@ from goldimg.publish.docker.registry import Registry, credentials_of
 from goldimg.publish.job import Job, Session
 from goldimg.publish.journal import Resource
 from goldimg.publish.promotion import Promoting, Promotion
+from goldimg.publish.proof import changed
 from goldimg.publish.publisher import Call, Orphan, Preview, Publication, Publisher
 
 MANIFEST = "manifest"  # the kind of a registry's resource
@@ -56,8 +55,6 @@ class DockerPublisher(Publisher[DockerPublish]):
 
     def check(self, job: Job) -> Preview:
         repository, tag = contents.repository(job.image, self.options), contents.tag(job.image)
-        file = job.image.file(self.artifact)
-        rootfs.check(file.path)
         content = self._content_of(job)
         accounts = []
         if self.options.engine:

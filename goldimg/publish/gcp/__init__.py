@@ -8,24 +8,33 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import google.auth
 from google.api_core import exceptions as api
 from google.auth.credentials import Credentials
-from google.cloud import compute_v1
 from google.cloud.storage import Bucket, Client
 
 from goldimg.config.publish.gcp import GcpPublish
 from goldimg.errors import GoldimgError, PublishFailed
-from goldimg.formats import gcptar
+from goldimg.formats import Heed, gcptar
 from goldimg.publish.gcp.compute import Images
-from goldimg.publish.gcp.names import explained, is_transient, labels, message, resource_name
+from goldimg.publish.gcp.names import (
+    FEATURES,
+    explained,
+    is_transient,
+    labels,
+    message,
+    resource_name,
+)
 from goldimg.publish.gcp.promoting import promoting, use
+from goldimg.publish.gcp.rest import Image, Json
 from goldimg.publish.gcp.storage import KIND, LARGEST, PARTS, TIMEOUT, finish, send
 from goldimg.publish.job import Job, Session
 from goldimg.publish.journal import Resource
 from goldimg.publish.promotion import CURRENT, Promoting, Promotion, Use, role_of
+from goldimg.publish.proof import CRC32C
 from goldimg.publish.publisher import UNFINISHED, Call, Orphan, Preview, Publication, Publisher
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -39,6 +48,7 @@ class GcpPublisher(Publisher[GcpPublish]):
 
     name = "gcp"
     artifact = "tar.gz"
+    digests = (CRC32C,)
 
     @property
     def target(self) -> str:
@@ -99,7 +109,7 @@ class GcpPublisher(Publisher[GcpPublish]):
 
     def check(self, job: Job) -> Preview:
         file = job.image.file(self.artifact)
-        unknown = set(self._features(job)) - set(compute_v1.GuestOsFeature.Type.__members__)
+        unknown = set(self._features(job)) - FEATURES
         if unknown:
             raise PublishFailed(
                 f"gcp: {sorted(unknown)[0]} is no guest OS feature",
@@ -107,7 +117,7 @@ class GcpPublisher(Publisher[GcpPublish]):
             )
         if file.size > LARGEST:
             raise PublishFailed(f"gcp: {file.path.name} is larger than {LARGEST >> 30} GiB")
-        gcptar.check(file.path)
+        gcptar.check_front(file.path)
         bucket = self._bucket()
         notes: list[str] = []
         exists = self._check_bucket(job, bucket, notes)
@@ -136,6 +146,9 @@ class GcpPublisher(Publisher[GcpPublish]):
             calls=tuple(calls),
             notes=tuple(notes),
         )
+
+    def check_format(self, path: Path, heed: Heed) -> None:
+        gcptar.check(path, heed)
 
     def _check_bucket(self, job: Job, bucket: Bucket, notes: list[str]) -> bool:
         """Whether the bucket is there; PublishFailed where it is not, or may not be used."""
@@ -172,7 +185,7 @@ class GcpPublisher(Publisher[GcpPublish]):
                 return None
             raise PublishFailed(
                 f"gcp: {name} exists and is another image",
-                why=f"it was made {image.creation_timestamp}",
+                why=f"it was made {image.made}",
                 hint="build another version, or replace it with --force",
             )
         if image.status != "READY" or "goldimg-state" in image.labels:
@@ -198,12 +211,13 @@ class GcpPublisher(Publisher[GcpPublish]):
             finish(job, self._bucket(), self._key(job))
         return self._publication(job, image, generation)
 
-    def _image(self, job: Job) -> tuple[compute_v1.Image, str | None]:
+    def _image(self, job: Job) -> tuple[Image, str | None]:
         """The image, ready; and the generation of the object, where this run sent it."""
         name, timeout = self._name(job), float(self.options.timeout)
         mine = labels(job.tags)["goldimg-sha256"]
         image = self._images.get(job, name)
         if image is not None and image.labels.get("goldimg-sha256") == mine:
+            job.proven()
             job.phase("importing")
             if settled := self._images.settle(job, name, timeout=timeout):
                 return settled, None
@@ -222,7 +236,7 @@ class GcpPublisher(Publisher[GcpPublish]):
         )
         job.phase("importing")
         if image is not None:  # only with --force: names cannot be shared
-            job.say(f"replacing the image {name} made {image.creation_timestamp}")
+            job.say(f"replacing the image {name} made {image.made}")
             self._images.delete(job, name)
         job.created(IMAGE, name, self._login[1], is_resumable=True)
         self._images.insert(job, self._resource(job, f"gs://{bucket.name}/{key}"), timeout=timeout)
@@ -231,21 +245,20 @@ class GcpPublisher(Publisher[GcpPublish]):
             raise PublishFailed(f"gcp: image {name} has failed", hint="its messages: the console")
         return ready, generation
 
-    def _resource(self, job: Job, source: str) -> compute_v1.Image:
+    def _resource(self, job: Job, source: str) -> Json:
+        """https://cloud.google.com/compute/docs/reference/rest/v1/images"""
         place = self.options.storage_location
-        return compute_v1.Image(
-            name=self._name(job),
-            description=f"{job.image.os_name} {job.image.version}, sha256 {job.journal.image}",
-            family=self._family(job),
-            architecture=job.image.architecture.upper(),
-            raw_disk=compute_v1.RawDisk(source=source),
-            labels={**labels(self.options.tags), **labels(job.tags), **UNFINISHED},
-            guest_os_features=[
-                compute_v1.GuestOsFeature(type_=feature) for feature in self._features(job)
-            ],
-            licenses=list(self.options.licenses),
-            storage_locations=[place] if place else [],
-        )
+        return {
+            "name": self._name(job),
+            "description": f"{job.image.os_name} {job.image.version}, sha256 {job.journal.image}",
+            "family": self._family(job),
+            "architecture": job.image.architecture.upper(),
+            "rawDisk": {"source": source},
+            "labels": {**labels(self.options.tags), **labels(job.tags), **UNFINISHED},
+            "guestOsFeatures": [{"type": feature} for feature in self._features(job)],
+            "licenses": list(self.options.licenses),
+            "storageLocations": [place] if place else [],
+        }
 
     def _make_bucket(self, job: Job) -> None:
         bucket = self._bucket()
@@ -258,22 +271,20 @@ class GcpPublisher(Publisher[GcpPublish]):
         job.say(f"creating bucket {bucket.name}")
         job.call(lambda: bucket.create(timeout=TIMEOUT, retry=None), what="buckets.insert")
 
-    def _deprecate_previous(self, job: Job, image: compute_v1.Image) -> None:
+    def _deprecate_previous(self, job: Job, image: Image) -> None:
         if self.options.previous == "keep":
             return
         state = self.options.previous.upper()
         for other in self._images.list(job, f"family={image.family}"):
-            if other.name == image.name or other.deprecated.state in (state, "OBSOLETE", "DELETED"):
+            if other.name == image.name or other.deprecation in (state, "OBSOLETE", "DELETED"):
                 continue
             if role_of(other.labels) == CURRENT:
                 job.say(f"{other.name} stays as it is: a channel points to it")
                 continue
             job.say(f"{other.name} is {self.options.previous} from now on")
-            self._images.deprecate(job, other.name, state, image.self_link)
+            self._images.deprecate(job, other.name, state, image.link)
 
-    def _publication(
-        self, job: Job, image: compute_v1.Image, generation: str | None
-    ) -> Publication:
+    def _publication(self, job: Job, image: Image, generation: str | None) -> Publication:
         project = self._login[1]
         resources = [Resource(kind=IMAGE, id=image.name, where=project)]
         if self.options.keep_object:
@@ -281,13 +292,13 @@ class GcpPublisher(Publisher[GcpPublish]):
         verified = "CRC32C of the object in the bucket; Compute Engine tells no digest of an image"
         return Publication(
             name=image.name,
-            ids={project: str(image.id)},
+            ids={project: image.id},
             resources=tuple(resources),
-            urls=(image.self_link,),
+            urls=(image.link,),
             verified=verified,
             extra={
                 "family": image.family,
-                "disk_size_gb": int(image.disk_size_gb),
+                "disk_size_gb": image.size,
                 **({"generation": generation} if generation else {}),
             },
         )
@@ -319,7 +330,7 @@ class GcpPublisher(Publisher[GcpPublish]):
         now = time.time()
         state = f"labels.goldimg-state={UNFINISHED['goldimg-state']}"
         for image in self._images.list(self.session, state):
-            made = datetime.fromisoformat(image.creation_timestamp).timestamp()
+            made = datetime.fromisoformat(image.made).timestamp()
             resource = Resource(kind=IMAGE, id=image.name, where=self._login[1])
             run = image.labels.get("goldimg-run", "")
             found.append(Orphan(resource=resource, run_id=run, age=now - made))

@@ -1,21 +1,16 @@
-"""Compute Engine images: made of an archive in a bucket, found, shared, deprecated, removed.
-
-Operations are polled by the operations client that is made here: the one inside the images client
-asks the public endpoint, whichever endpoint the images client was given.
-"""
+"""Compute Engine images: made of an archive in a bucket, found, shared, deprecated, removed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from google.api_core import exceptions as api
-from google.cloud import compute_v1
+from google.auth.credentials import Credentials
 
 from goldimg.errors import PublishFailed
+from goldimg.publish.gcp.rest import Compute, Image, Json
 from goldimg.publish.job import Job, Rejected, Session
 
-TIMEOUT = 60.0  # seconds of one call
 USER = "roles/compute.imageUser"
 # What a service says of a fault that the same bytes will meet again.
 FINAL = ("INVALID", "UNSUPPORTED", "IMAGE_NOT", "BAD_IMAGE", "RAW_DISK")
@@ -24,28 +19,20 @@ FINAL = ("INVALID", "UNSUPPORTED", "IMAGE_NOT", "BAD_IMAGE", "RAW_DISK")
 class Images:
     """The images of one project."""
 
-    def __init__(self, project: str, credentials: Any, endpoint: str | None) -> None:
-        options: dict[str, str] = {"api_endpoint": endpoint} if endpoint else {}
-        given: dict[str, Any] = {"credentials": credentials, "client_options": options}
+    def __init__(self, project: str, credentials: Credentials, endpoint: str | None) -> None:
         self.project = project
-        self._images = compute_v1.ImagesClient(**given)
-        self._operations = compute_v1.GlobalOperationsClient(**given)
-        self._disks = compute_v1.DisksClient(**given)
+        self._api = Compute(project, credentials, endpoint)
 
     def close(self) -> None:
         """Ends the connections."""
-        for client in (self._images, self._operations, self._disks):
-            transport: Any = client.transport
-            transport.close()
+        self._api.close()
 
-    def get(self, session: Session, name: str) -> compute_v1.Image | None:
+    def get(self, session: Session, name: str) -> Image | None:
         """The image, or None where there is none."""
 
-        def ask() -> compute_v1.Image | None:
+        def ask() -> Image | None:
             try:
-                return self._images.get(
-                    project=self.project, image=name, timeout=TIMEOUT, retry=None
-                )
+                return Image.of(self._api.call("GET", f"global/images/{name}"))
             except api.NotFound:
                 return None
 
@@ -56,66 +43,59 @@ class Images:
 
         https://cloud.google.com/compute/docs/reference/rest/v1/disks/aggregatedList
         """
-        wanted = f"projects/{self.project}/global/images/{name}"
-        request = compute_v1.AggregatedListDisksRequest(
-            project=self.project, filter=f'sourceImage eq ".*/images/{name}"'
-        )
-        found = session.call(
-            lambda: list(self._disks.aggregated_list(request=request, timeout=TIMEOUT, retry=None)),
-            what="disks.aggregatedList",
-        )
+        wanted = f"/projects/{self.project}/global/images/{name}"
+        condition = f'sourceImage eq ".*/images/{name}"'
+
+        def ask() -> list[tuple[str, Json]]:
+            pages = self._api.pages("aggregated/disks", {"filter": condition})
+            return [it for page in pages for it in page.get("items", {}).items()]
+
         return [
-            f"{zone.rpartition('/')[2]}/{disk.name}"
-            for zone, scope in found
-            for disk in scope.disks
-            if disk.source_image.endswith(f"/{wanted}")
+            f"{zone.rpartition('/')[2]}/{disk['name']}"
+            for zone, scope in session.call(ask, what="disks.aggregatedList")
+            for disk in scope.get("disks", ())
+            if str(disk.get("sourceImage", "")).endswith(wanted)
         ]
 
-    def list(self, session: Session, condition: str) -> list[compute_v1.Image]:
+    def list(self, session: Session, condition: str) -> list[Image]:
         """Images that fulfil the filter, the newest last."""
-        request = compute_v1.ListImagesRequest(project=self.project, filter=condition)
-        found = session.call(
-            lambda: list(self._images.list(request=request, timeout=TIMEOUT, retry=None)),
-            what="images.list",
-        )
-        return sorted(found, key=lambda image: str(image.creation_timestamp))
 
-    def insert(self, job: Job, image: compute_v1.Image, *, timeout: float) -> None:
+        def ask() -> list[Image]:
+            pages = self._api.pages("global/images", {"filter": condition})
+            return [Image.of(it) for page in pages for it in page.get("items", ())]
+
+        return sorted(session.call(ask, what="images.list"), key=lambda image: image.made)
+
+    def insert(self, job: Job, image: Json, *, timeout: float) -> None:
         """Makes the image, and waits until it is ready."""
         operation = job.call(
-            lambda: self._images.insert_unary(
-                project=self.project, image_resource=image, timeout=TIMEOUT, retry=None
-            ),
-            what="images.insert",
+            lambda: self._api.call("POST", "global/images", image), what="images.insert"
         )
-        self.wait(job, operation.name, what="the import", timeout=timeout)
+        self.wait(job, operation, what="the import", timeout=timeout)
 
-    def wait(self, session: Session, operation: str, *, what: str, timeout: float = 300) -> None:
-        """Waits for a global operation; PublishFailed with all that it says went wrong."""
+    def wait(self, session: Session, operation: Json, *, what: str, timeout: float = 300) -> None:
+        """Waits for a global operation; PublishFailed with all that it says went wrong.
 
-        def poll() -> compute_v1.Operation | None:
-            found = self._operations.get(
-                project=self.project, operation=operation, timeout=TIMEOUT, retry=None
-            )
-            return found if found.status == compute_v1.Operation.Status.DONE else None
+        https://cloud.google.com/compute/docs/reference/rest/v1/globalOperations
+        """
+        path = f"global/operations/{operation['name']}"
+
+        def poll() -> Json | None:
+            found = self._api.call("GET", path)
+            return found if found.get("status") == "DONE" else None
 
         done = session.wait(poll, what=what, timeout=timeout, interval=3.0)
-        for warning in done.warnings:
-            session.warn(f"{what}: {warning.message}")
-        errors = list(done.error.errors) if done.error else []
-        if errors:
-            said = "; ".join(f"{it.code}: {it.message}" for it in errors)
-            is_final = any(it.code.startswith(FINAL) for it in errors)
+        for warning in done.get("warnings", ()):
+            session.warn(f"{what}: {warning.get('message', '')}")
+        if errors := done.get("error", {}).get("errors", ()):
+            said = "; ".join(f"{it.get('code', '')}: {it.get('message', '')}" for it in errors)
+            is_final = any(str(it.get("code", "")).startswith(FINAL) for it in errors)
             raise (Rejected if is_final else PublishFailed)(f"gcp: {what} failed", why=said)
 
-    def settle(self, job: Job, name: str, *, timeout: float) -> compute_v1.Image | None:
-        """The image once it is neither pending nor being deleted; None where it has failed.
+    def settle(self, job: Job, name: str, *, timeout: float) -> Image | None:
+        """The image once it is neither pending nor being deleted; None where it has failed."""
 
-        https://cloud.google.com/compute/docs/reference/rest/v1/images: PENDING, READY, FAILED,
-        DELETING.
-        """
-
-        def poll() -> tuple[compute_v1.Image | None] | None:
+        def poll() -> tuple[Image | None] | None:
             image = self.get(job, name)
             if image is None or image.status in ("READY", "FAILED"):
                 return (image,)
@@ -127,41 +107,29 @@ class Images:
     def delete(self, session: Session, name: str) -> None:
         """Removes the image; one that is not there is no error."""
 
-        def ask() -> compute_v1.Operation | None:
+        def ask() -> Json | None:
             try:
-                return self._images.delete_unary(
-                    project=self.project, image=name, timeout=TIMEOUT, retry=None
-                )
+                return self._api.call("DELETE", f"global/images/{name}")
             except api.NotFound:
                 return None
 
         if operation := session.call(ask, what="images.delete"):
-            self.wait(session, operation.name, what=f"removing image {name}")
+            self.wait(session, operation, what=f"removing image {name}")
 
-    def relabel(self, job: Session, image: compute_v1.Image, labels: dict[str, str]) -> None:
+    def _change(self, session: Session, name: str, verb: str, body: Json, what: str) -> None:
+        """A POST on an image that starts an operation, which is waited for."""
+        path = f"global/images/{name}/{verb}"
+        operation = session.call(lambda: self._api.call("POST", path, body), what=f"images.{verb}")
+        self.wait(session, operation, what=what)
+
+    def relabel(self, session: Session, image: Image, labels: Mapping[str, str]) -> None:
         """Replaces the image's labels."""
-        request = compute_v1.GlobalSetLabelsRequest(
-            labels=labels, label_fingerprint=image.label_fingerprint
-        )
-        operation = job.call(
-            lambda: self._images.set_labels_unary(
-                project=self.project,
-                resource=image.name,
-                global_set_labels_request_resource=request,
-                timeout=TIMEOUT,
-                retry=None,
-            ),
-            what="images.setLabels",
-        )
-        self.wait(job, operation.name, what="labelling")
+        body = {"labels": dict(labels), "labelFingerprint": image.fingerprint}
+        self._change(session, image.name, "setLabels", body, "labelling")
 
-    def _policy(self, job: Job, name: str) -> compute_v1.Policy:
-        return job.call(
-            lambda: self._images.get_iam_policy(
-                project=self.project, resource=name, timeout=TIMEOUT, retry=None
-            ),
-            what="images.getIamPolicy",
-        )
+    def _policy(self, job: Job, name: str) -> Json:
+        path = f"global/images/{name}/getIamPolicy"
+        return job.call(lambda: self._api.call("GET", path), what="images.getIamPolicy")
 
     def is_shared(self, job: Job, name: str, members: Sequence[str]) -> bool:
         """Whether all `members` have the image user role on the image."""
@@ -173,42 +141,21 @@ class Images:
         have = _users(policy)
         if have >= set(members):
             return
-        others = [binding for binding in policy.bindings if binding.role != USER]
-        binding = compute_v1.Binding(role=USER, members=sorted(have | set(members)))
-        request = compute_v1.GlobalSetPolicyRequest(
-            policy=compute_v1.Policy(bindings=[*others, binding], etag=policy.etag)
-        )
-        job.call(
-            lambda: self._images.set_iam_policy(
-                project=self.project,
-                resource=name,
-                global_set_policy_request_resource=request,
-                timeout=TIMEOUT,
-                retry=None,
-            ),
-            what="images.setIamPolicy",
-        )
+        others = [it for it in policy.get("bindings", ()) if it.get("role") != USER]
+        binding = {"role": USER, "members": sorted(have | set(members))}
+        body = {"policy": {**policy, "bindings": [*others, binding]}}
+        path = f"global/images/{name}/setIamPolicy"
+        job.call(lambda: self._api.call("POST", path, body), what="images.setIamPolicy")
 
-    def deprecate(self, job: Session, name: str, state: str, replacement: str) -> None:
+    def deprecate(self, session: Session, name: str, state: str, replacement: str) -> None:
         """Marks the image as DEPRECATED or OBSOLETE, in favour of `replacement` (a link).
 
         ACTIVE, without a replacement, takes that back.
         """
-        status = compute_v1.DeprecationStatus(state=state.upper())
-        if replacement:
-            status.replacement = replacement
-        operation = job.call(
-            lambda: self._images.deprecate_unary(
-                project=self.project,
-                image=name,
-                deprecation_status_resource=status,
-                timeout=TIMEOUT,
-                retry=None,
-            ),
-            what="images.deprecate",
-        )
-        self.wait(job, operation.name, what=f"deprecating {name}")
+        body = {"state": state.upper(), **({"replacement": replacement} if replacement else {})}
+        self._change(session, name, "deprecate", body, f"deprecating {name}")
 
 
-def _users(policy: compute_v1.Policy) -> set[str]:
-    return {it for binding in policy.bindings if binding.role == USER for it in binding.members}
+def _users(policy: Json) -> set[str]:
+    bindings = policy.get("bindings", ())
+    return {it for found in bindings if found.get("role") == USER for it in found["members"]}

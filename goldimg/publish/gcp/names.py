@@ -16,6 +16,13 @@ from goldimg.publish.job import brief
 from goldimg.publish.retry import PASSING
 
 LONGEST = 63  # characters, of names and labels alike
+# https://cloud.google.com/compute/docs/reference/rest/v1/images (guestOsFeatures[].type)
+FEATURES = frozenset({
+    "BARE_METAL_LINUX_COMPATIBLE", "BMSAI_CAPABLE", "CCA_CAPABLE", "GVNIC", "IDPF",
+    "MULTI_IP_SUBNET", "SECURE_BOOT", "SEV_CAPABLE", "SEV_LIVE_MIGRATABLE",
+    "SEV_LIVE_MIGRATABLE_V2", "SEV_SNP_CAPABLE", "SNP_SVSM_CAPABLE", "SUSPEND_SAFE_FPR",
+    "TDX_CAPABLE", "UEFI_COMPATIBLE", "VIRTIO_SCSI_MULTIQUEUE", "WINDOWS",
+})  # fmt: skip
 
 
 def resource_name(text: str) -> str:

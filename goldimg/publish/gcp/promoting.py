@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from google.api_core import exceptions as api
-from google.cloud import compute_v1
 
 from goldimg.errors import PublishFailed
 from goldimg.publish.gcp.compute import Images
 from goldimg.publish.gcp.names import message
+from goldimg.publish.gcp.rest import Image
 from goldimg.publish.job import Session
 from goldimg.publish.promotion import (
     CURRENT,
@@ -44,13 +44,11 @@ def promoting(images: Images, session: Session, it: Promotion) -> Promoting:
     for side, former in zip(it.former, formers, strict=True):
         if former is None:
             continue
-        if not side.channels and former.deprecated.state not in OFF:
+        if not side.channels and former.deprecation not in OFF:
             changes.append(
                 Change(
                     what=f"{former.name} is deprecated in favour of {image.name}",
-                    make=partial(
-                        images.deprecate, session, former.name, "DEPRECATED", image.self_link
-                    ),
+                    make=partial(images.deprecate, session, former.name, "DEPRECATED", image.link),
                 )
             )
         changes += _labelled(images, session, it, former, FORMER)
@@ -58,10 +56,8 @@ def promoting(images: Images, session: Session, it: Promotion) -> Promoting:
     return Promoting(changes=tuple(changes), notes=_notes(images, session, image, gone))
 
 
-def _current(
-    images: Images, session: Session, it: Promotion, image: compute_v1.Image
-) -> Iterator[Change]:
-    if image.deprecated.state in OFF:
+def _current(images: Images, session: Session, it: Promotion, image: Image) -> Iterator[Change]:
+    if image.deprecation in OFF:
         yield Change(
             what=f"{image.name} is active again",
             make=partial(images.deprecate, session, image.name, "ACTIVE", ""),
@@ -70,7 +66,7 @@ def _current(
 
 
 def _labelled(
-    images: Images, session: Session, it: Promotion, image: compute_v1.Image, role: str
+    images: Images, session: Session, it: Promotion, image: Image, role: str
 ) -> Iterator[Change]:
     if image.labels.get(it.mark) == role:
         return
@@ -83,17 +79,14 @@ def _labelled(
     yield Change(what=f"{image.name} is labelled {it.mark}={role}", make=make)
 
 
-def _notes(
-    images: Images, session: Session, image: compute_v1.Image, gone: set[str]
-) -> tuple[str, ...]:
+def _notes(images: Images, session: Session, image: Image, gone: set[str]) -> tuple[str, ...]:
     """Which image the family will give, where that is not the promoted one."""
     if not image.family:
         return ()
     there = [
         found
         for found in images.list(session, f"family={image.family}")
-        if found.name == image.name
-        or (found.deprecated.state not in OFF and found.name not in gone)
+        if found.name == image.name or (found.deprecation not in OFF and found.name not in gone)
     ]
     newest = there[-1] if there else image
     if newest.name == image.name:

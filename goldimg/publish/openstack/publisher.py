@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from goldimg.config.publish.openstack import OpenstackPublish
 from goldimg.errors import GoldimgError, PublishFailed
-from goldimg.formats import qcow2, round_up
+from goldimg.formats import Heed, qcow2, round_up
 from goldimg.publish.job import Job, Session
 from goldimg.publish.journal import Resource
 from goldimg.publish.openstack import properties
@@ -73,7 +74,7 @@ class OpenstackPublisher(Publisher[OpenstackPublish]):
                 hint="see publish.openstack in templates/site.yml",
                 details=problems,
             )
-        qcow2.check(file.path)
+        qcow2.check_front(file.path)
         account = job.call(self._glance.account, what="authentication")
         notes = [*self._check_methods(job), *self._check_quota(job, file.size)]
         notes.append("an upload that is cut off starts from its first byte: Glance has no resume")
@@ -83,6 +84,9 @@ class OpenstackPublisher(Publisher[OpenstackPublish]):
             calls=tuple(self._calls(file.size, name)),
             notes=tuple(notes),
         )
+
+    def check_format(self, path: Path, heed: Heed) -> None:
+        qcow2.check(path, heed)
 
     def _check_methods(self, job: Job) -> Sequence[str]:
         if self.options.via != "import":
@@ -182,6 +186,7 @@ class OpenstackPublisher(Publisher[OpenstackPublish]):
         sender = self._sender(job)
         image = sender.resume() or _whole_one(mine, sender) or sender.send()
         self._proof = sender.verify(image)
+        job.proven()  # of what an earlier run sent, too
         job.phase("finishing")
         settling = self._settling(job)
         final = settling.settled(image)

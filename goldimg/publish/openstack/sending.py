@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from goldimg.errors import Interrupted, PublishFailed
-from goldimg.publish.body import Body, changed, hashes_of
+from goldimg.publish.body import Body, hashes_of
 from goldimg.publish.image import File
 from goldimg.publish.job import Job, Rejected, brief
 from goldimg.publish.journal import Resource
 from goldimg.publish.openstack.glance import STORED, Glance, Json
+from goldimg.publish.proof import changed
 
 ALGORITHMS = (
     "sha512",
