@@ -85,7 +85,7 @@ def make_site(root: Path, content: Path, host: str) -> Shop:
     for name in ("etc", "usr"):
         (tree / name).mkdir(parents=True)
     with Disk(content) as disk, (tree / "usr/data").open("wb") as stream:
-        for offset, length in disk.blocks():
+        for offset, length in disk.spans():
             stream.write(disk.pread(offset, length))
     argv: list[str | Path] = [
         "tar",
