@@ -6,7 +6,7 @@ VERSION ?=
 ARGS ?=
 
 GOLDIMG := .venv/bin/goldimg
-# four processes at most; tests/conftest.py says how many and which tests stay together
+# a process for each core, four at most; tests/conftest.py says which tests stay together
 PYTEST := .venv/bin/python -m pytest -n logical --maxprocesses 4
 BUILD_ARGS := -O $(OS) $(if $(ONLY),--only $(ONLY)) $(if $(EXCEPT),--except $(EXCEPT)) \
 	$(if $(VERSION),--version $(VERSION)) $(ARGS)

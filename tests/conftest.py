@@ -1,4 +1,4 @@
-"""How the suite is shared out among processes: `make test` runs one more than there are cores.
+"""How the suite is shared out among processes: `make test` runs one for each core.
 
 A module's tests stay in one process, since they share what its fixtures have built. What takes
 longest comes first, so that the short ones fill what is left. `pytest tests/test_x.py` by hand runs
@@ -6,8 +6,6 @@ in its own process, in the order of the file.
 """
 
 from __future__ import annotations
-
-import os
 
 import pytest
 from xdist.remote import Producer
@@ -23,11 +21,6 @@ class ByModule(LoadScopeScheduling):  # type: ignore[misc] # xdist tells no type
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
         return nodeid if module in APART else module
-
-
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Of `-n logical`: a quarter of the time of a test is waiting, for a machine or a service."""
-    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
