@@ -7,9 +7,14 @@ in its own process, in the order of the file.
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 # Modules without such fixtures, whose tests take minutes each: they may run anywhere.
 APART = ("tests/test_pxe.py",)
