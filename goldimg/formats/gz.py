@@ -1,7 +1,7 @@
 """One gzip member, deflated in threads; and the strict reader of such files.
 
-Source: RFC 1952. The blocks are cut by position in the stream, and where the writer of a format
-says so: the bytes do not depend on threads or on the sizes of the writes.
+Source: RFC 1952. The blocks are cut by position in the stream, and around what comes packed: the
+bytes do not depend on threads or on the sizes of the writes.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class GzipWriter:
             done += end - self._filled
             self._filled = end
             if end == BLOCK:
-                self.cut()
+                self._cut()
 
     def write_stored(self, data: bytes | memoryview) -> None:
         """Appends `data` that would not shrink."""
@@ -97,7 +97,7 @@ class GzipWriter:
         self._output.write(packed)
         return place
 
-    def cut(self) -> None:
+    def _cut(self) -> None:
         """What comes next begins a block."""
         if self._block is None:
             return
@@ -109,7 +109,7 @@ class GzipWriter:
         self._wait(2 * self._workers)
 
     def _flush(self) -> None:
-        self.cut()
+        self._cut()
         self._wait(0)
 
     def _wait(self, count: int) -> None:

@@ -55,7 +55,7 @@ mount -o "$3" -- "$disk" "$2/root"
 # -P: nothing is imported from a directory just because it is the current one
 PYTHONPATH=$7 "$4" -P -m goldimg.formats.walk "$2/root" $6
 """
-EXCLUDED = ("./dev/*", "./proc/*", "./sys/*", "./run/*", "./lost+found")
+EXCLUDED = (*(f"{it.decode()}/*" for it in walk.RUNTIME), walk.LOST_FOUND.decode())
 FUSE = Path("/dev/fuse")
 PACKAGES = Path(__file__).resolve().parents[2]  # where our own modules are found
 WINDOWS = 16  # of the disk, in memory

@@ -26,7 +26,6 @@ USTAR_TAIL = struct.Struct("8s32s32s8s8s155s12x")
 # magic and version, user, group, major, minor, atime, ctime, offset, long names, pad, sparse map,
 # whether it goes on, real size, rest
 GNU_TAIL = struct.Struct("8s32s32s8s8s12s12s12s4sx96sB12s17x")
-_NO_NAMES = USTAR_TAIL.pack(b"ustar\x0000", b"", b"", b"%07o" % 0, b"%07o" % 0, b"")
 DEVICES = (b"3", b"4")  # character and block
 EXTENSIONS = (b"x", b"L", b"K")  # of the header that follows: pax, and GNU's long names
 USTAR_MAGIC, GNU_MAGIC = b"ustar\x0000", b"ustar  \0"
@@ -130,12 +129,13 @@ def _any_header(
 ) -> bytes:
     """What does not fit is cut off; a pax header says it."""
     uid, gid = (number if number < OWNER_MAX else 0 for number in owner)
-    fields = (
-        *(name[:NAME_MAX], b"%07o" % mode, b"%07o" % uid, b"%07o" % gid),
-        *(b"%011o" % (size if size < USTAR_MAX else 0),),
-        *(b"%011o" % (time if 0 <= time < USTAR_MAX else 0), b" " * 8, kind, link[:NAME_MAX]),
+    size, time = (number if 0 <= number < USTAR_MAX else 0 for number in (size, time))
+    common = COMMON.pack(
+        *(name[:NAME_MAX], octal(mode, 8), octal(uid, 8), octal(gid, 8), octal(size, 12)),
+        *(octal(time, 12), b" " * 8, kind, link[:NAME_MAX]),
     )
-    return _sealed(COMMON.pack(*fields), _NO_NAMES)
+    tail = USTAR_TAIL.pack(USTAR_MAGIC, b"", b"", octal(0, 8), octal(0, 8), b"")
+    return _sealed(common, tail)
 
 
 def _record(key: bytes, value: bytes) -> bytes:

@@ -89,7 +89,7 @@ class Teller:
             link = os.readlink(path)  # noqa: PTH115 - names are bytes here
         elif kind == b"0":
             size = found.st_size
-        time = int(found.st_mtime_ns // 10**9)
+        time = found.st_mtime_ns // 10**9
         self._here(
             tarball.member_header(
                 name + b"/" if kind == b"5" else name,
