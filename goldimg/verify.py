@@ -9,7 +9,7 @@ from pathlib import Path
 from goldimg.artifacts import MANIFEST, SUMS, Finished, read_finished, read_sums, version_sums
 from goldimg.channels import DIRECTORY, channels_path
 from goldimg.errors import UsageError, VerificationFailed
-from goldimg.formats.stream import Ticker, sha256_of
+from goldimg.formats.stream import sha256_of
 from goldimg.inventory.describe import check_description, is_description
 from goldimg.project import Site
 from goldimg.providers import Provider, all_providers
@@ -145,7 +145,7 @@ def _check_file(
     A sum that is wrong is told rather than what is wrong with the format: that follows from it.
     """
     with ThreadPoolExecutor(1, "sha256") as pool:
-        hashing = pool.submit(sha256_of, path, Ticker(0, None, runner)) if expected else None
+        hashing = pool.submit(sha256_of, path, runner.check_cancelled) if expected else None
         fault: Exception | None = None
         try:
             if is_description(path):

@@ -223,6 +223,22 @@ def test_the_number_of_threads_does_not_matter(
     assert len(sums) == 1
 
 
+@given(parts=st.lists(st.tuples(st.booleans(), st.integers(1, 3 << 20)), max_size=6))
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_digest_counts_holes_as_zeros(tmp_path: Path, parts: list[tuple[bool, int]]) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        for is_hole, length in parts:
+            if is_hole:
+                file.seek(length, 1)
+            else:
+                file.write(b"x" * length)
+        file.truncate(file.tell())
+    expected = hashlib.sha256(path.read_bytes()).digest()
+    assert stream.sha256_of(path) == expected
+    assert stream.sha256_of(path, is_new=True) == expected
+
+
 @formats
 def test_an_interrupted_write_leaves_nothing(kind: str, sample: Path, tmp_path: Path) -> None:
     runner, target = Runner(), tmp_path / "out" / f"image.{kind}"

@@ -431,6 +431,16 @@ def test_every_page_is_read_back_where_asked_for(user: User, way: str) -> None:
     user.assert_nothing_left(outcome)
 
 
+@pytest.mark.parametrize("way", ["image by blob", "image by disk"])
+def test_a_list_of_pages_that_was_damaged_on_the_way_is_asked_for_again(
+    user: User, way: str
+) -> None:
+    """Its XML is no text any more."""
+    user.cloud.blobs.fail("GET", "comp=pagelist", corrupt_answer=60)
+    outcome, _ = user.publish(**WAYS[way])
+    user.assert_published(outcome, way)
+
+
 @ways
 def test_a_damaged_file_is_not_published(user: User, way: str) -> None:
     with user.vhd.open("r+b") as stream:

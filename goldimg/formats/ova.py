@@ -65,7 +65,7 @@ def write(
         out.write(tarball.padding(out.position, tarball.RECORD))
         # last, since it also brings what waits to be written into the file, which is hashed next
         out.patch(0, _front(machine, text, digest, disk_name, size, epoch))
-        return made.done(capacity, sha256_of(made.temporary, Ticker(0, None, runner), is_new=True))
+        return made.done(capacity, sha256_of(made.temporary, ticker.heed, is_new=True))
 
 
 def _envelope(machine: Machine, disk_name: str, size: int, capacity: int) -> bytes:

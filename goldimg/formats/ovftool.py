@@ -15,7 +15,7 @@ from pathlib import Path
 from goldimg.formats import Progress, Written, ovf, vmdk
 from goldimg.formats.ovf import DiskFile, Machine
 from goldimg.formats.source import Disk
-from goldimg.formats.stream import Ticker, sha256_of
+from goldimg.formats.stream import sha256_of
 from goldimg.project import make_directory, writing
 from goldimg.run import Runner
 
@@ -57,7 +57,7 @@ def write(
         _pack(package, made, algorithm, runner, progress)
         with writing(target) as temporary:
             made.replace(temporary)
-            digest = sha256_of(temporary, Ticker(0, None, runner))
+            digest = sha256_of(temporary, runner.check_cancelled if runner else None)
             size = temporary.stat().st_size
     return Written(path=target, size=size, sha256=digest.hex(), virtual_size=capacity)
 

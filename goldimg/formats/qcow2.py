@@ -167,7 +167,7 @@ def write(
         pour(source, [sink], ticker, compress)
         sink.finish()
         # The header, which comes first, is known last: the hash needs its own pass.
-        digest = sha256_of(made.temporary, Ticker(0, None, runner), is_new=True)
+        digest = sha256_of(made.temporary, ticker.heed, is_new=True)
         return made.done(round_up(source.size, SECTOR), digest)
 
 

@@ -55,6 +55,7 @@ mount -o "$3" -- "$disk" "$2/root"
 # -P: nothing is imported from a directory just because it is the current one
 PYTHONPATH=$7 "$4" -P -m goldimg.formats.walk "$2/root" $6
 """
+NOT_KEPT = frozenset(it.decode().removeprefix("./") for it in walk.RUNTIME)
 EXCLUDED = (*(f"{it.decode()}/*" for it in walk.RUNTIME), walk.LOST_FOUND.decode())
 FUSE = Path("/dev/fuse")
 PACKAGES = Path(__file__).resolve().parents[2]  # where our own modules are found
@@ -277,7 +278,7 @@ def _check_member(stream: GzipReader, block: bytes) -> str:
     if entry.type in (b"3", b"4"):
         raise stream.fail(f"'{entry.name}' is a device node")
     parts = Path(entry.name).parts
-    if len(parts) > 1 and parts[0] in ("dev", "proc", "sys", "run") and entry.type not in b"xgLK":
+    if len(parts) > 1 and parts[0] in NOT_KEPT and entry.type not in b"xgLK":
         raise stream.fail(f"'{entry.name}' belongs to the running system")
     stream.skip(entry.size + -entry.size % tarball.BLOCK)
     return entry.name

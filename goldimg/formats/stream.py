@@ -13,9 +13,9 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from goldimg.formats import Progress, Written, direct
+from goldimg.formats import Heed, Progress, Written, direct
 from goldimg.project import writing
 from goldimg.run import Runner
 
@@ -38,11 +38,15 @@ class Ticker:
 
     def advance(self, count: int) -> None:
         """`count` more bytes of the source are done."""
-        if self._runner:
-            self._runner.check_cancelled()
+        self.heed()
         self._done += count
         if self._progress:
             self._progress(self._done, self._total)
+
+    def heed(self) -> None:
+        """Raises Interrupted when it is time."""
+        if self._runner:
+            self._runner.check_cancelled()
 
 
 def threads() -> int:
@@ -141,7 +145,7 @@ class Output:
         if sha := self._sha:
             for start in range(0, count, 64 * BLOCK):
                 length = min(64 * BLOCK, count - start)
-                zeros = self._hasher.submit(_hash_zeros, sha, length)
+                zeros = self._hasher.submit(_take_zeros, sha, length)
                 self._busy.append((None, self.settled, [zeros]))
                 self._wait(_PENDING)
 
@@ -198,12 +202,6 @@ class Output:
                 self._spare.append(free)
 
 
-def _hash_zeros(sha: hashlib._Hash, count: int) -> None:
-    for _ in range(count // BLOCK):
-        sha.update(_ZEROS)
-    sha.update(_ZEROS[: count % BLOCK])
-
-
 class Draft:
     """A file being made; `done` says what it became, and must be called inside the block."""
 
@@ -241,24 +239,44 @@ def data_ranges(file: int, start: int, end: int) -> Iterator[tuple[int, int]]:
         yield data, position - data
 
 
-def sha256_of(path: Path, ticker: Ticker | None = None, *, is_new: bool = False) -> bytes:
-    """The SHA-256 of the whole file, holes not read but counted as zeros.
+class Digest(Protocol):
+    """What takes bytes and tells their digest, as hashlib's objects do."""
+
+    def update(self, data: bytes | memoryview, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+def sha256_of(path: Path, heed: Heed | None = None, *, is_new: bool = False) -> bytes:
+    """The SHA-256 of the whole file; see `digest_of`."""
+    return digest_of(path, hashlib.sha256(), heed, is_new=is_new)
+
+
+def digest_of(
+    path: Path, digest: Digest, heed: Heed | None = None, *, is_new: bool = False
+) -> bytes:
+    """`digest` of the whole file, holes not read but counted as zeros.
 
     `is_new` where an Output has written it, so that the page cache has nothing of it.
     """
-    sha = hashlib.sha256()
     with closing(direct.File(path, os.O_RDONLY)) as opened:
         read = partial(direct.read_ahead, opened) if is_new else partial(pieces, opened.file)
         size, position = os.fstat(opened.file).st_size, 0
         for offset, length in data_ranges(opened.file, 0, size):
-            _hash_zeros(sha, offset - position)
-            position = offset + length
+            _take_zeros(digest, offset - position, heed)
             for data in read(offset, length):
-                sha.update(data)
-                if ticker:
-                    ticker.advance(len(data))
-        _hash_zeros(sha, size - position)
-    return sha.digest()
+                if heed:
+                    heed()
+                digest.update(data)
+            position = offset + length
+        _take_zeros(digest, size - position, heed)
+    return digest.digest()
+
+
+def _take_zeros(digest: Digest, count: int, heed: Heed | None = None) -> None:
+    for start in range(0, count, BLOCK):
+        if heed:
+            heed()
+        digest.update(_ZEROS if count - start >= BLOCK else _ZEROS[: count - start])
 
 
 def pieces(file: int, offset: int, length: int) -> Iterator[bytes]:

@@ -99,7 +99,7 @@ class Teller:
                 size=size,
                 time=time if self._newest is None else min(time, self._newest),
                 link=link,
-                attributes=() if kind == b"1" else _attributes(path),
+                attributes=() if kind == b"1" else _attributes(path, found.st_mode),
             )
         )
         if size:
@@ -158,14 +158,13 @@ def _names(root: bytes, below: bytes) -> Iterator[bytes]:
                     yield name
 
 
-def _attributes(path: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _attributes(path: bytes, mode: int) -> Iterator[tuple[bytes, bytes]]:
     """The extended attributes as GNU tar writes them, but SELinux's.
 
     ACLs come twice: readers that know no text form of them (Docker) take the attribute.
     """
     names = sorted(os.listxattr(path, follow_symlinks=False))
     if ACCESS not in names and DEFAULT in names:
-        mode = os.lstat(path).st_mode
         yield (
             ACLS[ACCESS],
             "".join(

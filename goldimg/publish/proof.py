@@ -11,26 +11,17 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
 from goldimg.errors import Interrupted, VerificationFailed
 from goldimg.formats import Heed
-from goldimg.formats.stream import data_ranges, pieces
+from goldimg.formats.stream import Digest, digest_of
 from goldimg.publish.image import File
 from goldimg.publish.journal import Journal
 
 NOTED = "proven"  # the journal's key: what a run that goes on need not read again
 CRC32C = "crc32c"  # which hashlib does not know
-_ZEROS = bytes(1 << 20)
 
 Check = Callable[[Path, Heed], None]
-
-
-class Digest(Protocol):
-    """What takes bytes and tells their digest, as hashlib's objects do."""
-
-    def update(self, data: bytes, /) -> None: ...
-    def digest(self) -> bytes: ...
 
 
 class Proof:
@@ -100,20 +91,7 @@ class Proof:
             raise Interrupted
 
     def _digest(self, name: str) -> None:
-        digest = new(name)
-        with self._file.path.open("rb") as stream:
-            size, position = self._file.size, 0
-            for offset, length in [*data_ranges(stream.fileno(), 0, size), (size, 0)]:
-                while position < offset:
-                    self._heed()
-                    step = min(len(_ZEROS), offset - position)
-                    digest.update(_ZEROS[:step] if step < len(_ZEROS) else _ZEROS)
-                    position += step
-                for data in pieces(stream.fileno(), offset, length):
-                    self._heed()
-                    digest.update(data)
-                position = offset + length
-        found = digest.digest().hex()
+        found = digest_of(self._file.path, new(name), self._heed).hex()
         if name == "sha256" and found != self._file.sha256:
             raise changed(self._file.path)
         with self._lock:

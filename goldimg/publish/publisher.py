@@ -78,6 +78,7 @@ class Publisher(ABC, Generic[Options]):
 
     name: ClassVar[str]
     artifact: ClassVar[str]  # the extension of the file that it publishes
+    removers: ClassVar[int] = 1  # temporary things that go at once: 1 where any depends on another
     # Of the artifact, as `job.proven()` gives them: worked out beside the sending with its SHA-256,
     # which is then held to the manifest. Where there are none, `publish` does so itself.
     digests: ClassVar[tuple[str, ...]] = ()

@@ -144,7 +144,7 @@ def _publish(publisher: Publisher[Any], job: Job) -> tuple[Record, bool]:
     found = publisher.find(job)
     publication = found or _made(publisher, job)
     temporary = [it for it in job.journal.created if it.is_temporary]
-    for resource in _remove(publisher, job, temporary, workers=8 if len(temporary) > 8 else 1):
+    for resource in _remove(publisher, job, temporary, workers=publisher.removers):
         job.warn(f"{resource} is left and could not be removed; 'goldimg gc' tries again")
     for resource in [it for it in job.journal.created if not it.is_temporary]:
         job.journal.remove(resource)  # published: what a journal still holds, gc removes

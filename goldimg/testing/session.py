@@ -13,7 +13,7 @@ from goldimg.artifacts import Finished, read_finished
 from goldimg.config.models import Settings
 from goldimg.errors import GoldimgError, Interrupted, UsageError, VerificationFailed
 from goldimg.events import Bus
-from goldimg.formats.stream import Ticker, sha256_of
+from goldimg.formats.stream import sha256_of
 from goldimg.host import Host, choose_accelerator, find_ovmf
 from goldimg.orphans import claim, reap, reap_orphans, sweep
 from goldimg.project import Site, artifact_name, in_use_lock, locked, waiting_lock
@@ -232,7 +232,7 @@ def _check_sum(lab: Laboratory, subject: Subject, image: Finished) -> str:
     shown = lab.site.shown(subject.path)
     if not subject.path.exists():
         raise VerificationFailed(f"{shown} is missing", hint="build it again with --force")
-    found = sha256_of(subject.path, Ticker(0, None, lab.runner)).hex()
+    found = sha256_of(subject.path, lab.runner.check_cancelled).hex()
     if found != expected:
         raise VerificationFailed(
             f"{shown} has changed: it is not started",

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from goldimg.errors import PublishFailed, VerificationFailed
 from goldimg.formats import ova
-from goldimg.formats.stream import Ticker, sha256_of
+from goldimg.formats.stream import sha256_of
 from goldimg.publish.aws import bucket, images, sharing
 from goldimg.publish.aws.clients import Work
 from goldimg.publish.aws.errors import DENIED, GONE, code_of
@@ -98,7 +98,7 @@ class Preflight:
         if job.journal.get("checked") == mark(file):
             return
         with ThreadPoolExecutor(1, "sha256") as pool:  # both read, one out of the page cache
-            hashing = pool.submit(sha256_of, file.path, Ticker(0, None, job.runner))
+            hashing = pool.submit(sha256_of, file.path, job.check_cancelled)
             ova.check(file.path)
             found = hashing.result().hex()
         if found != file.sha256:

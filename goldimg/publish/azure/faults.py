@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from azure.core.exceptions import (
     ClientAuthenticationError,
+    DecodeError,
     HttpResponseError,
     ServiceRequestError,
     ServiceResponseError,
@@ -38,6 +39,12 @@ HINTS = {
     "StorageAccountAlreadyTaken": "names of storage accounts are Azure-wide: choose another",
 }
 
+DAMAGED = (DecodeError, UnicodeDecodeError)  # an answer that was changed on its way
+UNHEARD = (
+    (DAMAGED, "its answers arrive damaged"),
+    ((ServiceRequestError, ServiceResponseError), "no answer"),
+)
+
 
 def code_of(error: BaseException) -> str:
     """The service's code of an error, such as ResourceNotFound; empty where it gives none."""
@@ -50,6 +57,8 @@ def code_of(error: BaseException) -> str:
 
 def is_transient(error: BaseException) -> bool:
     """Whether another attempt may succeed."""
+    if isinstance(error, DAMAGED):
+        return True
     if isinstance(error, ServiceRequestError | ServiceResponseError):
         return "CERTIFICATE_VERIFY_FAILED" not in str(error)
     if isinstance(error, HttpResponseError):
@@ -113,10 +122,11 @@ def explained(error: BaseException) -> GoldimgError:
             why=_first_line(str(error.message)),
             hint="'az login', or set AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET",
         )
-    if isinstance(error, ServiceRequestError | ServiceResponseError):
-        return PublishFailed(
-            "azure: no answer", why=brief(error), hint="the same command goes on from here"
-        )
+    for kinds, what in UNHEARD:
+        if isinstance(error, kinds):
+            return PublishFailed(
+                f"azure: {what}", why=brief(error), hint="the same command goes on from here"
+            )
     return PublishFailed(f"azure: {brief(error)}")
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from goldimg.formats import rootfs
-from goldimg.formats.stream import Ticker, sha256_of
+from goldimg.formats.stream import sha256_of
 from goldimg.publish.body import Body
 from goldimg.publish.docker.content import Content
 from goldimg.publish.job import Job
@@ -77,6 +77,6 @@ def digests(job: Job, path: Path) -> Digests:
     """
     inner = hashlib.sha256()
     with ThreadPoolExecutor(1, "sha256") as pool:
-        outer = pool.submit(sha256_of, path, Ticker(0, None, job.runner))
+        outer = pool.submit(sha256_of, path, job.check_cancelled)
         rootfs.check(path, job.check_cancelled, inner.update)
         return Digests(compressed=outer.result().hex(), content=f"sha256:{inner.hexdigest()}")

@@ -49,6 +49,7 @@ class GcpPublisher(Publisher[GcpPublish]):
     name = "gcp"
     artifact = "tar.gz"
     digests = (CRC32C,)
+    removers = 8
 
     @property
     def target(self) -> str:
