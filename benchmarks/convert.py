@@ -42,8 +42,8 @@ PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 # the providers that share an installation: docs/how-it-works.md
 BASES = {"lvm": ("aws", "virtualbox", "vmware"), "azure": ("azure",),
          "plain": ("docker", "gcp", "openstack")}  # fmt: skip
-# As a build may have them: what takes long first, and what shares clusters not at once.
-ORDER = ("azure", "docker", "openstack", "aws", "gcp", "virtualbox", "vmware")
+# As a build may have them: what takes long first, and those of one base not at once.
+ORDER = ("docker", "azure", "aws", "openstack", "virtualbox", "gcp", "vmware")
 GUESTFISH = "LIBGUESTFS_BACKEND=direct LIBGUESTFS_BACKEND_SETTINGS=force_tcg"
 
 
@@ -257,44 +257,55 @@ def ours(what: str, work: Path, target: Path) -> None:
     """Writes files with goldimg into `target`: those of one provider, or of `all` seven."""
     from goldimg.boxing import virtualbox_machine
     from goldimg.config.models import SiteFile
-    from goldimg.formats import Region, box, vmdk
+    from goldimg.formats import Region, Written, box, vmdk
     from goldimg.formats.chain import opened
-    from goldimg.formats.store import Store
     from goldimg.project import write_text
-    from goldimg.providers import Conversion, all_providers
+    from goldimg.providers import Conversion, JobFields
     from goldimg.run import Runner
+    from goldimg.workers import Order, Workers
 
-    runner, known = Runner(), all_providers()
+    runner = Runner()
+    bases = {provider: base for base, providers in BASES.items() for provider in providers}
+    site = SiteFile(qcow2_compression="zstd" if what == "qcow2 zstd" else "zlib")
 
-    def make(provider: str, store: Store | None) -> None:
-        site = SiteFile(qcow2_compression="zstd" if what == "qcow2 zstd" else "zlib")
-        directory = target / provider
-        with opened(work / f"{provider}.qcow2", target, runner, store) as disk:
-            job = Conversion(
-                os_name="Debian-12", version="1.0.0", target=directory, cpus=1,
-                memory_mib=1024, guest=None, site=site, runner=runner,
-                progress=lambda done, total: None, disk=disk, seed="benchmark",
-            )  # fmt: skip
-            if what == "vmdk":
-                written = [vmdk.write(disk, directory / "d.vmdk", runner=runner)]
-            elif what == "box":
-                written = [
-                    box.write_virtualbox(
-                        Region.whole(work / "d.vmdk"), directory / "d.box", virtual_size=disk.size,
-                        machine=virtualbox_machine(job, provider),
-                    )
-                ]  # fmt: skip
-            else:
-                written = known[provider].convert(job)
+    def fields(provider: str) -> JobFields:
+        return {
+            "os_name": "Debian-12", "version": "1.0.0", "target": target / provider, "cpus": 1,
+            "memory_mib": 1024, "guest": None, "firmware": "bios", "site": site,
+        }  # fmt: skip
+
+    def write(provider: str, workers: Workers) -> None:
+        order = Order(
+            provider=provider, disk=work / f"{provider}.qcow2", scratch=target, seed="benchmark",
+            newest=None, fields=fields(provider),
+        )  # fmt: skip
+        finish(provider, workers.make(bases[provider], order, lambda done, total: None))
+
+    def finish(provider: str, written: Sequence[Written]) -> None:
         sums = [f"{file.sha256}  {file.path.name}\n" for file in written]
-        write_text(directory / "SHA256SUMS", "".join(sorted(sums)))
+        write_text(target / provider / "SHA256SUMS", "".join(sorted(sums)))
 
     if what == "all":
-        store = Store()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # as a build has so many jobs at once
-            list(pool.map(make, ORDER, [store] * len(ORDER)))
+        images = {base: len(providers) for base, providers in BASES.items()}
+        # as a build has so many jobs at once
+        with Workers(runner, images) as workers, ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(write, ORDER, [workers] * len(ORDER)))
+    elif what == "vmdk":
+        provider = OURS[what]
+        with opened(work / f"{provider}.qcow2", target, runner) as disk:
+            finish(provider, [vmdk.write(disk, target / provider / "d.vmdk", runner=runner)])
+    elif what == "box":
+        with opened(work / "virtualbox.qcow2", target, runner) as disk:
+            job = Conversion(disk=disk, seed="benchmark", runner=runner,
+                             progress=lambda done, total: None, **fields("virtualbox"))  # fmt: skip
+            made = box.write_virtualbox(
+                Region.whole(work / "d.vmdk"), target / "virtualbox/d.box", virtual_size=disk.size,
+                machine=virtualbox_machine(job, "virtualbox"),
+            )  # fmt: skip
+        finish("virtualbox", [made])
     else:
-        make(OURS[what], None)
+        with Workers(runner, {bases[OURS[what]]: 1}) as workers:
+            write(OURS[what], workers)
 
 
 class Bench:

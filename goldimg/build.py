@@ -244,7 +244,7 @@ def make_layer(session: Session, install: Install, provider: Provider) -> None:
         layer = provision_layer(session.shop, provider, base, key, log)
     session.events.emit(provider.name, "phase", "converting", phase="converting")
     began = time.monotonic()
-    written = convert_layer(session.shop, provider, layer, key, directory)
+    written = convert_layer(session.shop, provider, layer, install.name, key, directory)
     seconds = {**layer.seconds, "converting and hashing": round(time.monotonic() - began, 1)}
     base_disk = None if install.is_native else session.bases[install.name].disk
     space = space_taken(base_disk, layer.disk, [file.path for file in written])

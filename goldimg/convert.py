@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from goldimg.artifacts import STAGING, add_files, read_finished
@@ -13,40 +12,34 @@ from goldimg.boxing import disk_in
 from goldimg.config.models import Settings
 from goldimg.epoch import source_date
 from goldimg.errors import BuildFailed
-from goldimg.formats import Written
-from goldimg.formats.chain import opened
+from goldimg.formats import Progress, Written
 from goldimg.formats.ovf import GuestOs
-from goldimg.formats.source import Disk
 from goldimg.inventory.describe import describe
 from goldimg.project import artifact_name, make_directory
-from goldimg.providers import Boxing, Conversion, JobFields, Provider
+from goldimg.providers import Boxing, JobFields, Provider
 from goldimg.shop import Made, Shop
+from goldimg.workers import Order
 
 
 def convert_layer(
-    shop: Shop, provider: Provider, layer: Made, key: str, directory: Path
+    shop: Shop, provider: Provider, layer: Made, base: str, key: str, directory: Path
 ) -> list[Written]:
     """Every artifact of the provider, and what describes them, written into the staging directory
-    in `directory`."""
+    in `directory`. `base` names the install that the layer stands on."""
     staging, disk = _empty_staging(directory), layer.disk
     for left in shop.layers.glob(f".{disk.stem}.*.raw"):
         left.unlink(missing_ok=True)  # of a build that was killed here
-    with _removed_unless_whole(staging), _opened(shop, disk) as raw:
+    with _removed_unless_whole(staging):
         newest = source_date()
-        job = Conversion(
-            disk=raw,
+        order = Order(
+            provider=provider.name,
+            disk=disk,
+            scratch=shop.layers,
             seed=key,
             newest=layer.since if newest is None else newest,
-            **_described(shop, provider, staging),
+            fields=_described(shop, staging),
         )
-        written = provider.convert(job)
-        if shop.settings.site.boxes:
-            boxing = Boxing(
-                directory=staging,
-                open_disk=lambda: contextlib.nullcontext(raw),
-                **_described(shop, provider, staging),
-            )
-            written += provider.write_boxes(boxing)
+        written = shop.workers.make(base, order, _progress(shop, provider))
         return written + _descriptions(shop, provider, layer, staging, written)
 
 
@@ -80,15 +73,13 @@ def add_boxes(shop: Shop, provider: Provider, directory: Path) -> list[Written]:
         boxing = Boxing(
             directory=directory,
             open_disk=lambda: disk_in(directory / name, shop.layers, shop.runner),
-            **_described(shop, provider, staging),
+            runner=shop.runner,
+            progress=_progress(shop, provider),
+            **_described(shop, staging),
         )
         written = provider.write_boxes(boxing)
         add_files(finished, staging, written)
     return written
-
-
-def _opened(shop: Shop, disk: Path) -> AbstractContextManager[Disk]:
-    return opened(disk, shop.layers, shop.runner, shop.clusters)
 
 
 def _empty_staging(directory: Path) -> Path:
@@ -97,14 +88,8 @@ def _empty_staging(directory: Path) -> Path:
     return make_directory(staging)
 
 
-def _described(shop: Shop, provider: Provider, staging: Path) -> JobFields:
+def _described(shop: Shop, staging: Path) -> JobFields:
     """What every job of this build says."""
-
-    def progress(done: int, total: int) -> None:
-        shop.runner.check_cancelled()
-        fraction = done / total if total else 1.0
-        shop.events.emit(provider.name, "progress", "", phase="converting", fraction=fraction)
-
     return {
         "os_name": shop.settings.name,
         "version": shop.version,
@@ -114,9 +99,16 @@ def _described(shop: Shop, provider: Provider, staging: Path) -> JobFields:
         "guest": guest_os(shop.settings),
         "firmware": shop.settings.firmware,
         "site": shop.settings.site,
-        "runner": shop.runner,
-        "progress": progress,
     }
+
+
+def _progress(shop: Shop, provider: Provider) -> Progress:
+    def tell(done: int, total: int) -> None:
+        shop.runner.check_cancelled()
+        fraction = done / total if total else 1.0
+        shop.events.emit(provider.name, "progress", "", phase="converting", fraction=fraction)
+
+    return tell
 
 
 @contextlib.contextmanager

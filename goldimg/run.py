@@ -136,13 +136,14 @@ class Runner:
         stdin: bytes | None = None,
         abort: Callable[[], BaseException | None] | None = None,
         grace: float = GRACE[signal.SIGINT],
+        pass_fds: Sequence[int] = (),
     ) -> Completed:
         """Runs `argv` to its end and returns how it ended.
 
         Both streams go line by line, redacted, to `log` (appended) and `on_line`; `on_chunk` takes
         the raw stdout instead. `timeout` is in seconds; `abort` is asked ten times a second and
         what it returns ends the program and is raised. A program that is ended has `grace` seconds
-        to clean up after INT. Raises MissingTool (with `reason`) where
+        to clean up after INT, and `pass_fds` from us. Raises MissingTool (with `reason`) where
         the program is absent, GoldimgError for a non-zero exit (with `check`) or a timeout,
         Interrupted when cancelled.
         """
@@ -159,6 +160,7 @@ class Runner:
             env=environment,
             cwd=cwd,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         if on_start:
             on_start(process.pid)

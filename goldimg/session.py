@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,6 @@ from goldimg.cpu import check_cpu
 from goldimg.epoch import source_date
 from goldimg.errors import BuildFailed, MissingTool
 from goldimg.events import Bus
-from goldimg.formats.store import Store
 from goldimg.host import Accelerator, Host, choose_accelerator, find_ovmf
 from goldimg.inputs import Recipe, base_key, layer_key, make_recipe, tool_versions
 from goldimg.iso.obtain import Iso, obtain_iso
@@ -36,6 +34,7 @@ from goldimg.shop import Made, Shop, drop_disk
 from goldimg.timeline import usual_seconds
 from goldimg.trust.facts import build_facts, kickstart_sha256
 from goldimg.trust.signer import Signer, site_signer
+from goldimg.workers import Workers
 
 TOOLS = ("packer", "qemu-img", "ansible-playbook", "ksvalidator", "ssh")
 
@@ -166,6 +165,7 @@ def open_session(
     builders = {install.builder for install in recipe.plan.installs}
     check_cpu(settings.name, settings.os.cpu, builders, accelerator.name, tools.get("qemu", ""))
     iso = obtain_iso(settings, recipe.mirrors, site.cache, runner, events)
+    images = {install.name: len(install.layers) for install in recipe.plan.installs}
     with contextlib.ExitStack() as stack:
         shop = Shop(
             site=site,
@@ -180,7 +180,7 @@ def open_session(
             iso_sha256=iso.sha256,
             servers=stack.enter_context(_servers(recipe.plan, settings, listeners)),
             listeners=listeners,
-            clusters=stack.enter_context(closing(Store(is_keeping=len(request.providers) > 1))),
+            workers=stack.enter_context(Workers(runner, images)),
             qemu_version=tools.get("qemu", ""),
             policy=Policy(
                 on_error=request.on_error,

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from goldimg.config.models import Settings
 from goldimg.errors import BuildFailed
 from goldimg.events import Bus
-from goldimg.formats.store import Store
 from goldimg.inventory import EXTENSION
 from goldimg.keys import KeyPair
 from goldimg.kickstart.progress import InstallListener, KickstartNeverFetched
@@ -24,6 +23,7 @@ from goldimg.packer.template import Machine
 from goldimg.plan import digest_files
 from goldimg.project import Site
 from goldimg.run import Runner
+from goldimg.workers import Workers
 
 GUEST_GATEWAY = "10.0.2.2"  # the host, as a guest on QEMU's and VirtualBox's NAT reaches it
 # Seconds from power-on until the ISO's boot menu takes keys, by builder, accelerator and firmware.
@@ -55,7 +55,7 @@ class Shop:
     listeners: dict[str, InstallListener]
     qemu_version: str
     policy: Policy = field(default_factory=Policy)
-    clusters: Store = field(default_factory=Store)  # of bases, compressed for several layers
+    workers: Workers  # that convert
 
     @property
     def is_warm(self) -> bool:

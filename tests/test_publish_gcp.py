@@ -359,6 +359,21 @@ def test_a_bucket_that_is_missing(google: Google, shop: Shop) -> None:
     assert google.objects("new-images") == []
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [{"retentionPolicy": {"retentionPeriod": "3600"}}, {"defaultEventBasedHold": True}],
+    ids=["retention", "hold"],
+)
+def test_a_bucket_that_keeps_every_object_is_refused_before_the_first_byte(
+    google: Google, shop: Shop, kept: dict[str, Any]
+) -> None:
+    answer = {"kind": "storage#bucket", "name": "images", **kept}
+    google.storage.fail("GET", r"/b/images(\?|$)", status=200, body=json.dumps(answer).encode())
+    outcome = publish(shop, publisher(google)[0])
+    assert "bucket images does not let objects be removed" in str(outcome.error)
+    assert google.storage.sent("POST", "/upload/") == 0
+
+
 def damage(shop: Shop, at: float) -> Path:
     """Changes a byte of the archive, at this share of it."""
     path = shop.image().file("tar.gz").path

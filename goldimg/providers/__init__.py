@@ -51,7 +51,7 @@ class Job:
 
 
 class JobFields(TypedDict):
-    """The fields of a Job, for those who make several."""
+    """The fields of a Job that say what is built, for those who make several of them."""
 
     os_name: str
     version: str
@@ -61,8 +61,6 @@ class JobFields(TypedDict):
     guest: GuestOs | None
     firmware: Literal["bios", "efi"]
     site: SiteFile
-    runner: Runner
-    progress: Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)

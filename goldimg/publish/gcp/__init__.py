@@ -19,13 +19,13 @@ from google.cloud.storage import Bucket, Client
 from goldimg.config.publish.gcp import GcpPublish
 from goldimg.errors import GoldimgError, PublishFailed
 from goldimg.formats import Heed, gcptar
+from goldimg.publish.gcp import buckets
 from goldimg.publish.gcp.compute import Images
 from goldimg.publish.gcp.names import (
     FEATURES,
     explained,
     is_transient,
     labels,
-    message,
     resource_name,
 )
 from goldimg.publish.gcp.promoting import promoting, use
@@ -38,8 +38,6 @@ from goldimg.publish.proof import CRC32C
 from goldimg.publish.publisher import UNFINISHED, Call, Orphan, Preview, Publication, Publisher
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-NEEDED = ("storage.objects.create", "storage.objects.delete", "storage.objects.get",
-          "storage.objects.list")  # fmt: skip
 IMAGE = "image"
 
 
@@ -121,7 +119,7 @@ class GcpPublisher(Publisher[GcpPublish]):
         gcptar.check_front(file.path)
         bucket = self._bucket()
         notes: list[str] = []
-        exists = self._check_bucket(job, bucket, notes)
+        exists = buckets.check(job, bucket, notes, may_create=self.options.create)
         self._images.list(job, f"name={self._name(job)}")  # the project, the API and the login
         calls = [] if exists else [Call(operation="buckets.insert", detail=str(bucket.name))]
         calls += [
@@ -150,31 +148,6 @@ class GcpPublisher(Publisher[GcpPublish]):
 
     def check_format(self, path: Path, heed: Heed) -> None:
         gcptar.check(path, heed)
-
-    def _check_bucket(self, job: Job, bucket: Bucket, notes: list[str]) -> bool:
-        """Whether the bucket is there; PublishFailed where it is not, or may not be used."""
-        there = job.call(lambda: bucket.exists(timeout=TIMEOUT, retry=None), what="buckets.get")
-        if not there:
-            if self.options.create:
-                return False
-            raise PublishFailed(
-                f"gcp: there is no bucket {bucket.name}, or it may not be seen",
-                hint="make it, or say --create",
-            )
-        try:
-            have = job.call(
-                lambda: bucket.test_iam_permissions(list(NEEDED), timeout=TIMEOUT, retry=None),
-                what="buckets.testIamPermissions",
-            )
-        except api.GoogleAPICallError as error:
-            notes.append(f"permissions on {bucket.name} could not be asked: {message(error)}")
-            return True
-        if missing := sorted(set(NEEDED) - set(have)):
-            raise PublishFailed(
-                f"gcp: permissions on bucket {bucket.name} are missing: {', '.join(missing)}",
-                hint="the roles: docs/upload-gcp.md",
-            )
-        return True
 
     def find(self, job: Job) -> Publication | None:
         name = self._name(job)
@@ -224,7 +197,7 @@ class GcpPublisher(Publisher[GcpPublish]):
                 return settled, None
             self._images.delete(job, name)
             image = None
-        self._make_bucket(job)
+        buckets.make(job, self._bucket(), self.options.location)
         job.phase("uploading")
         bucket, key = self._bucket(), self._key(job)
         generation = send(
@@ -260,17 +233,6 @@ class GcpPublisher(Publisher[GcpPublish]):
             "licenses": list(self.options.licenses),
             "storageLocations": [place] if place else [],
         }
-
-    def _make_bucket(self, job: Job) -> None:
-        bucket = self._bucket()
-        if job.call(lambda: bucket.exists(timeout=TIMEOUT, retry=None), what="buckets.get"):
-            return
-        if self.options.location:
-            bucket.location = self.options.location
-        # Nothing in it is ever public, whatever is set on an object.
-        bucket.iam_configuration.uniform_bucket_level_access_enabled = True
-        job.say(f"creating bucket {bucket.name}")
-        job.call(lambda: bucket.create(timeout=TIMEOUT, retry=None), what="buckets.insert")
 
     def _deprecate_previous(self, job: Job, image: Image) -> None:
         if self.options.previous == "keep":
