@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from goldimg.formats import deflate, direct, round_up
 from goldimg.formats.source import CLUSTER, Disk, is_zero
@@ -19,8 +18,7 @@ from goldimg.formats.store import Origin, Packed
 from goldimg.formats.stream import Output, Ticker, in_order
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
+class Cluster(NamedTuple):
     """One cluster of `disk`; `offset` is its place on it, in bytes.
 
     `packed` is what `pour` made of it, by default a piece of a deflate stream without an end, and
@@ -29,7 +27,7 @@ class Cluster:
 
     disk: Disk
     offset: int
-    packed: bytes
+    packed: bytes | memoryview
     adler: int
     crc: int
     origin: Origin | None = None

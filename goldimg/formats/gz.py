@@ -85,7 +85,7 @@ class GzipWriter:
         self._crc = deflate.crc32(data, self._crc)
         self._output.write(deflate.stored_piece(data))
 
-    def write_piece(self, packed: bytes, crc: int, length: int) -> int:
+    def write_piece(self, packed: bytes | memoryview, crc: int, length: int) -> int:
         """Appends `length` bytes that `deflate.piece` has packed; their CRC-32 is `crc`.
 
         Returns the place in the output where they are now.

@@ -73,14 +73,14 @@ class Qcow2Sink:
         self._l2[table][index] = entry
         return place
 
-    def _compressed(self, data: bytes, end: bytes) -> int:
+    def _compressed(self, data: bytes | memoryview, end: bytes) -> int:
         start = self.output.position
         # Readers take whole sectors, the first of which holds the first byte.
         extra = (start + len(data) + len(end) - 1) // SECTOR - start // SECTOR
         self._append(data, end)
         return COMPRESSED | extra << SECTORS_SHIFT | start
 
-    def _append(self, data: bytes, end: bytes = b"") -> None:
+    def _append(self, data: bytes | memoryview, end: bytes = b"") -> None:
         """Writes both at the end, and counts a reference to each host cluster that they touch."""
         first = self.output.position // CLUSTER
         self.output.write(data)

@@ -21,7 +21,8 @@ from goldimg.formats.direct import File, Windows
 LOCKS = 64
 WINDOWS = 4  # of a file, in memory
 Origin = tuple[object, int]  # which file of which state, and where in it
-Packed = tuple[bytes, int, int]  # a compressed cluster; Adler-32 and CRC-32 of what it was
+# a compressed cluster; Adler-32 and CRC-32 of what it was
+Packed = tuple[bytes | memoryview, int, int]
 Key = tuple[object, Origin]  # in which way it is compressed, and what
 
 
@@ -45,10 +46,10 @@ class _Artifact:
     def close(self) -> None:
         self._file.close()
 
-    def read(self, start: int, length: int) -> bytes:
+    def read(self, start: int, length: int) -> memoryview:
         """What is there; less where the file is not so far. OSError as of reading."""
-        data = bytearray(length)
-        return bytes(data[: self._windows.copy(memoryview(data), start)])
+        data = memoryview(bytearray(length))
+        return data[: self._windows.copy(data, start)]
 
     def _fill(self, into: memoryview, offset: int) -> int:
         there = self._output.settled - offset  # what is written meanwhile may be half there
