@@ -1,11 +1,9 @@
-"""A worker of `workers`: converts what it is told to, in a process of its own.
-
-python -m goldimg.worker FD
-"""
+"""`python -m goldimg.worker FD`: converts what `workers` orders, in a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
+import pickle
 import queue
 import signal
 import sys
@@ -33,10 +31,8 @@ class Serving:
         self._lock = threading.Lock()
         self._told = 0.0
 
-    def run(self) -> None:
+    def serve(self) -> None:
         """Returns when nothing more can come."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._stop())
         threading.Thread(target=self._listen, daemon=True).start()
         with closing(Store()) as store:
             while (order := self._orders.get()) is not None:
@@ -48,9 +44,10 @@ class Serving:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 self._orders.put(self._link.recv())
-        self._stop()
+        self.stop()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Ends what is under way, and `serve`."""
         self._runner.cancel.set()
         self._orders.put(None)
 
@@ -58,7 +55,7 @@ class Serving:
         try:
             return make(order, self._runner, self._progress, store)
         except Exception as error:
-            return Failure(error=error, trace=traceback.format_exc())
+            return Failure(error=_sendable(error), trace=traceback.format_exc())
 
     def _progress(self, done: int, total: int) -> None:
         with self._lock, contextlib.suppress(OSError):
@@ -67,5 +64,17 @@ class Serving:
                 self._told = time.monotonic()
 
 
+def _sendable(error: Exception) -> Exception:
+    """The error, or one that says the same where the other end could not put it together."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
 if __name__ == "__main__":
-    Serving(Connection(int(sys.argv[1]))).run()
+    serving = Serving(Connection(int(sys.argv[1])))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: serving.stop())
+    serving.serve()

@@ -15,11 +15,12 @@ import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from goldimg.errors import BuildFailed
 from goldimg.formats import Progress, Written
@@ -101,9 +102,9 @@ class Workers:
             with closing(Store(is_keeping=False)) as store:
                 return make(order, self._runner, progress, store)
         with self._lock:
-            if base not in self._workers:
-                self._workers[base] = _Worker(self._runner)
-            worker = self._workers[base]
+            worker = self._workers.get(base)
+            if worker is None or worker.is_over:
+                worker = self._workers[base] = _Worker(self._runner)
         try:
             return worker.make(order, progress)
         finally:
@@ -142,6 +143,11 @@ class _Worker:
         self._thread = threading.Thread(target=self._run, args=(theirs,), name="worker")
         self._thread.start()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or been killed."""
+        return not self._thread.is_alive()
+
     def close(self) -> None:
         """Has it end, and waits for that."""
         self._link.close()
@@ -161,22 +167,27 @@ class _Worker:
             self._fault = error
 
     def make(self, order: Order, progress: Progress) -> list[Written]:
+        """What it answers; raises what it failed with."""
         with self._turn:
-            try:
-                self._link.send(order)
-                while isinstance(answer := self._link.recv(), Advance):
-                    progress(answer.done, answer.total)
-            except (EOFError, OSError):
-                self._thread.join()
-                self._runner.check_cancelled()
-                raise BuildFailed(
-                    f"{order.provider}: the process that converts has ended",
-                    why=str(self._fault or ""),
-                    details=getattr(self._fault, "details", ()),
-                    hint="see in the kernel's log whether memory ran out; the same command goes on",
-                ) from self._fault
+            self._linked(order, lambda: self._link.send(order))
+            while isinstance(answer := self._linked(order, self._link.recv), Advance):
+                progress(answer.done, answer.total)
         if isinstance(answer, Failure):
             answer.error.add_note(answer.trace)
             raise answer.error
         written: list[Written] = answer
         return written
+
+    def _linked(self, order: Order, call: Callable[[], Any]) -> Any:
+        """What `call` returns; BuildFailed where nobody is at the other end any more."""
+        try:
+            return call()
+        except (EOFError, OSError):
+            self._thread.join()
+            self._runner.check_cancelled()
+            raise BuildFailed(
+                f"{order.provider}: the process that converts has ended",
+                why=str(self._fault or ""),
+                details=getattr(self._fault, "details", ()),
+                hint="see in the kernel's log whether memory ran out; the same command goes on",
+            ) from self._fault

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from goldimg import worker
 from goldimg.config.models import SiteFile
 from goldimg.errors import BuildFailed, GoldimgError, Interrupted
 from goldimg.formats import Written
 from goldimg.formats.store import Store
 from goldimg.providers import JobFields
 from goldimg.run import Runner
-from goldimg.workers import Order, Workers, make
+from goldimg.workers import Failure, Order, Workers, make
 from tests.support import needs
 from tests.test_formats import run
 from tests.test_formats_chain import MIB, NOISE, overlay, write
@@ -103,13 +105,13 @@ class UnderWay:
     """A conversion in a worker that has begun and stands still."""
 
     runner: Runner = field(default_factory=Runner)
-    worker: int = 0
+    pid: int = 0
     faults: list[BaseException] = field(default_factory=list)
 
     def convert(self, wanted: Order, has_begun: threading.Event) -> None:
         def progress(done: int, total: int) -> None:
-            if not self.worker:
-                self.worker = stop_worker(wanted.fields["target"])
+            if not self.pid:
+                self.pid = stop_worker(wanted.fields["target"])
                 has_begun.set()
 
         try:
@@ -181,7 +183,7 @@ def test_a_worker_that_is_killed_is_one_error(
     under_way: tuple[UnderWay, threading.Thread],
 ) -> None:
     it, thread = under_way
-    os.kill(it.worker, signal.SIGKILL)
+    os.kill(it.pid, signal.SIGKILL)
     thread.join(20)
     (fault,) = it.faults
     assert isinstance(fault, BuildFailed)
@@ -189,16 +191,57 @@ def test_a_worker_that_is_killed_is_one_error(
     assert "killed by SIGKILL" in str(fault)
 
 
+def test_another_worker_takes_the_place_of_one_that_was_killed(base: Path) -> None:
+    wanted, killed = order(base, "virtualbox"), list[int]()
+
+    def kill(done: int, total: int) -> None:
+        if not killed:
+            killed.append(stop_worker(wanted.fields["target"]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    with Workers(Runner(), {"a": 2}) as workers:
+        with pytest.raises(BuildFailed):
+            workers.make("a", wanted, kill)
+        assert sums(workers.make("a", order(base, "gcp"), silent))
+
+
+class Odd(Exception):
+    """Nobody can put it together again from its arguments."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def test_an_error_that_cannot_be_sent_is_told_all_the_same(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> list[Written]:
+        raise Odd(1, 2)
+
+    monkeypatch.setattr(worker, "make", fail)
+    ours, theirs = multiprocessing.Pipe()
+    serving = worker.Serving(theirs)
+    thread = threading.Thread(target=serving.serve)
+    thread.start()
+    ours.send(order(base, "gcp"))
+    answer = ours.recv()
+    ours.close()
+    thread.join(10)
+    assert isinstance(answer, Failure)
+    assert str(answer.error) == "Odd: 1 and 2"
+    assert "raise Odd(1, 2)" in answer.trace
+
+
 def test_what_is_interrupted_leaves_nothing(
     base: Path, under_way: tuple[UnderWay, threading.Thread]
 ) -> None:
     it, thread = under_way
     it.runner.cancel.set()
-    os.kill(it.worker, signal.SIGCONT)
+    os.kill(it.pid, signal.SIGCONT)
     thread.join(20)
     assert not thread.is_alive()
     assert isinstance(it.faults[0], Interrupted)
-    assert not Path(f"/proc/{it.worker}").exists()
+    assert not Path(f"/proc/{it.pid}").exists()
     assert list((base.parent / "out/virtualbox").iterdir()) == []
 
 
@@ -223,11 +266,11 @@ def test_a_worker_ends_with_the_process_that_started_it(base: Path) -> None:
     argv = [sys.executable, "-c", KILLED, str(base)]
     with subprocess.Popen(argv, cwd=root, stdout=subprocess.PIPE) as parent:
         assert parent.stdout
-        worker = int(parent.stdout.readline())
+        pid = int(parent.stdout.readline())
         parent.kill()
-    os.kill(worker, signal.SIGCONT)
+    os.kill(pid, signal.SIGCONT)
     end = time.monotonic() + 20
-    while Path(f"/proc/{worker}").exists():
+    while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < end
         time.sleep(0.02)
     assert list((base.parent / "out/virtualbox").iterdir()) == []
