@@ -9,7 +9,7 @@ from pathlib import Path
 
 from goldimg.artifacts import finish
 from goldimg.config.models import SiteFile
-from goldimg.formats import Written
+from goldimg.formats import Progress, Written
 from goldimg.formats.source import Disk
 from goldimg.layout import lay_out
 from goldimg.project import Site
@@ -18,6 +18,13 @@ from goldimg.run import Runner
 
 GOLDIMG = Path(sys.executable).parent / "goldimg"
 OS = "CentOS-7.2.1511"
+
+
+class Asked(JobFields):
+    """All fields of a Job."""
+
+    runner: Runner
+    progress: Progress
 
 
 class Shelf:
@@ -37,7 +44,7 @@ class Shelf:
     def directory(self, provider: str, version: str = "1.0.0") -> Path:
         return self.site.artifact_dir(version, OS, provider)
 
-    def job(self, target: Path, version: str, site: SiteFile | None = None) -> JobFields:
+    def job(self, target: Path, version: str, site: SiteFile | None = None) -> Asked:
         return {
             "os_name": OS,
             "version": version,
