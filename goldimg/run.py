@@ -58,6 +58,7 @@ INHERITED = (
 GRACE = {signal.SIGINT: 2.0, signal.SIGTERM: 5.0, signal.SIGKILL: 5.0}  # seconds to die of each
 DRAINING = 1.0  # seconds without a word, once a program has ended, until its pipes count as empty
 KEPT = 4 << 20  # bytes of each stream kept in memory
+PACKAGES = Path(__file__).resolve().parents[1]  # where our own modules are found
 
 
 class Redactor:

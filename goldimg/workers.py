@@ -27,9 +27,8 @@ from goldimg.formats import Progress, Written
 from goldimg.formats.chain import opened
 from goldimg.formats.store import Store
 from goldimg.providers import Boxing, Conversion, JobFields, all_providers
-from goldimg.run import Runner
+from goldimg.run import PACKAGES, Runner
 
-PACKAGES = Path(__file__).resolve().parents[1]  # where our own modules are found
 GRACE = 10.0  # seconds that a worker may take to unmount and to remove what is not whole
 
 
@@ -127,7 +126,7 @@ class Advance:
 class Failure:
     """What a worker says of an order that failed."""
 
-    error: BaseException
+    error: Exception
     trace: str
 
 

@@ -22,7 +22,7 @@ from goldimg.formats.gz import GzipReader, GzipWriter
 from goldimg.formats.partitions import Partition
 from goldimg.formats.source import Disk, flattened
 from goldimg.formats.stream import Ticker, draft
-from goldimg.run import Runner, has_program
+from goldimg.run import PACKAGES, Runner, has_program
 
 # The mount lives in a mount namespace of its own and ends with the last process in it, even if that
 # is killed. The loop device is read-only: a file system that was not unmounted cleanly then refuses
@@ -58,7 +58,6 @@ PYTHONPATH=$7 "$4" -P -m goldimg.formats.walk "$2/root" $6
 NOT_KEPT = frozenset(it.decode().removeprefix("./") for it in walk.RUNTIME)
 EXCLUDED = (*(f"{it.decode()}/*" for it in walk.RUNTIME), walk.LOST_FOUND.decode())
 FUSE = Path("/dev/fuse")
-PACKAGES = Path(__file__).resolve().parents[2]  # where our own modules are found
 WINDOWS = 16  # of the disk, in memory
 TREE = ("./etc/", "./usr/")  # what no root file system lacks
 
