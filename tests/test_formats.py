@@ -55,6 +55,17 @@ CHECKS: dict[str, Callable[[Path], object]] = {
     "tar.gz": gcptar.check,
     "ova": ova.check,
 }
+FRONTS: dict[str, Callable[[Path], None]] = {
+    "qcow2": qcow2.check_front,
+    "tar.gz": gcptar.check_front,
+    "ova": ova.check_front,
+}
+HEEDING: dict[str, Callable[[Path, Callable[[], None]], object]] = {
+    "qcow2": qcow2.check,
+    "vmdk": vmdk.check,
+    "tar.gz": gcptar.check,
+    "ova": ova.check,
+}
 formats = pytest.mark.parametrize("kind", list(WRITERS))
 
 
@@ -343,6 +354,34 @@ def test_check_finds_damaged_data(kind: str, sample: Path, tmp_path: Path) -> No
         with pytest.raises(VerificationFailed, match=r"offset \d+"):
             CHECKS[kind](target)
         next(damage)
+
+
+@pytest.mark.parametrize("kind", list(FRONTS))
+def test_a_front_is_checked_without_the_data(kind: str, sample: Path, tmp_path: Path) -> None:
+    target = tmp_path / f"image.{kind}"
+    with Disk(sample) as disk:
+        size = WRITERS[kind](disk, target).size
+    damage = damaged(target, {"qcow2": CLUSTER + 5}.get(kind, size // 2))
+    next(damage)
+    FRONTS[kind](target)
+    next(damage)
+    damage = damaged(target, 1)
+    next(damage)
+    with pytest.raises(VerificationFailed):
+        FRONTS[kind](target)
+
+
+@pytest.mark.parametrize("kind", list(HEEDING))
+def test_a_check_can_be_stopped(kind: str, sample: Path, tmp_path: Path) -> None:
+    target = tmp_path / f"image.{kind}"
+    with Disk(sample) as disk:
+        WRITERS[kind](disk, target)
+
+    def stop() -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        HEEDING[kind](target, stop)
 
 
 @formats

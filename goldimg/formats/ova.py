@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 
 from goldimg.errors import GoldimgError, VerificationFailed
-from goldimg.formats import Progress, Region, Written, ovf, ovf_check, round_up, tarball, vmdk
+from goldimg.formats import Heed, Progress, Region, Written, ovf, ovf_check, round_up, tarball, vmdk
 from goldimg.formats.clusters import pour
 from goldimg.formats.ovf import DiskFile, Machine
 from goldimg.formats.source import Disk
@@ -131,11 +131,18 @@ def members(path: Path) -> list[tuple[str, Region]]:
     return found
 
 
-def check(path: Path) -> None:
+def check_front(path: Path) -> None:
+    """Validates all but the data of the disk; VerificationFailed as `check` raises it."""
+    from goldimg.formats import ova_check
+
+    ova_check.check_front(path)
+
+
+def check(path: Path, heed: Heed | None = None) -> None:
     """Validates archive, manifest, envelope and disk; VerificationFailed names offset and rule."""
     from goldimg.formats import ova_check
 
-    ova_check.check(path)
+    ova_check.check(path, heed)
 
 
 def text_of(region: Region) -> bytes:

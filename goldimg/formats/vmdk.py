@@ -12,7 +12,7 @@ from array import array
 from pathlib import Path
 from typing import Literal
 
-from goldimg.formats import Progress, Region, Written, deflate, round_up
+from goldimg.formats import Heed, Progress, Region, Written, deflate, round_up
 from goldimg.formats.clusters import Cluster, pour
 from goldimg.formats.source import CLUSTER, Disk
 from goldimg.formats.stream import Output, Ticker, draft
@@ -190,11 +190,12 @@ def write(
         return made.done(capacity_of(source.size) * SECTOR)
 
 
-def check(path: Path | Region) -> int:
+def check(path: Path | Region, heed: Heed | None = None) -> int:
     """Reads the whole file and returns its disk's size in bytes.
 
     VerificationFailed names the offset and the rule that it breaks.
     """
     from goldimg.formats import vmdk_check
 
-    return vmdk_check.check(path if isinstance(path, Region) else Region.whole(path)) * SECTOR
+    region = path if isinstance(path, Region) else Region.whole(path)
+    return vmdk_check.check(region, heed) * SECTOR

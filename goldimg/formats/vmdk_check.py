@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from goldimg.errors import VerificationFailed
-from goldimg.formats import Region, deflate
+from goldimg.formats import Heed, Region, deflate
 from goldimg.formats.source import CLUSTER
 from goldimg.formats.stream import in_order
 from goldimg.formats.vmdk import (
@@ -36,7 +36,7 @@ MOST_IN_GRAIN = 2 * CLUSTER  # bytes; deflate grows random data by less than a t
 Grain = tuple[int, int]  # where its data is, in bytes, and how long
 
 
-def check(region: Region) -> int:
+def check(region: Region, heed: Heed | None = None) -> int:
     """Validates every sector of the VMDK in `region` and returns its capacity in sectors.
 
     Header and descriptor, each marker, each grain's data and checksum, the tables against the
@@ -44,7 +44,8 @@ def check(region: Region) -> int:
     """
     with _Stream(region) as stream:
         for _ in in_order(stream.inflate, stream.walk()):
-            pass
+            if heed:
+                heed()
         return stream.capacity
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 from goldimg.config.publish.aws import AwsPublish
 from goldimg.errors import GoldimgError, UsageError
-from goldimg.formats import ova
+from goldimg.formats import Heed, ova
 from goldimg.formats.vmdk_read import VmdkDisk
 from goldimg.publish.aws import blocks, errors, images, imports, preflight, sharing
 from goldimg.publish.aws.clients import Clients, Work
@@ -33,6 +34,7 @@ class Aws(Publisher[AwsPublish]):
 
     name = "aws"
     artifact = "ova"
+    digests = ("sha256",)
 
     def __init__(self, options: AwsPublish, session: Session) -> None:
         super().__init__(options, session)
@@ -63,6 +65,9 @@ class Aws(Publisher[AwsPublish]):
     def check(self, job: Job) -> Preview:
         return preflight.Preflight(self._work(job), self.regions).run()
 
+    def check_format(self, path: Path, heed: Heed) -> None:
+        ova.check(path, heed)
+
     def find(self, job: Job) -> Publication | None:
         work = self._work(job)
         found = []
@@ -90,13 +95,14 @@ class Aws(Publisher[AwsPublish]):
 
     def publish(self, job: Job) -> Publication:
         work = self._work(job)
-        job.note("checked", preflight.mark(job.image.file("ova")))
         first = images.named(work, work.region)
         if first and images.is_ours(work, first) and first.state == "available":
             job.say(f"{first.id} in {first.region} is there already")
+            job.proven()
             verified = "found there by its name, tags and digest"
         else:
             snapshot, verified = self._snapshot(work)
+            job.proven()  # of a snapshot that an earlier run completed, too
             first = images.register(work, snapshot)
         first = images.wait_available(work, work.region, first)
         found = [first, *self._copies(work, first)]
