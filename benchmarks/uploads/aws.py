@@ -4,7 +4,8 @@
 
 The service is tests/clouds/aws_server with moto's S3: one Python process, so it, and not the
 sender, is the limit on few cores. Senders run as processes of their own: wall-clock time is theirs
-from start to end, memory their highest resident set, bytes what the server received as bodies.
+from start to end, memory their highest resident set, bytes what the server received as bodies. Each
+has a server of its own: in one that has grown before, moto completes an object in half the time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -43,14 +44,17 @@ def measure(image: Path) -> list[Row]:
         )
         shop = make_site(Path(scratch) / "site", "aws", raw, site_yml)
         ova = shop.image().file("ova").path
-        with running(Path(scratch) / "aws") as cloud:
-            rows = [
-                plain(cloud, "upload_file of the raw disk", raw),
-                plain(cloud, "upload_file of the OVA", ova),
-                ours(cloud, shop, "goldimg, blocks", ()),
-                resumed(cloud, shop, blocks=-(-allocated // 524288)),
-                ours(cloud, shop, "goldimg, via S3", ("--via", "s3")),
-            ]
+        ways: list[Callable[[Cloud], Row]] = [
+            lambda cloud: plain(cloud, "upload_file of the raw disk", raw),
+            lambda cloud: ours(cloud, shop, "goldimg, blocks", ()),
+            lambda cloud: resumed(cloud, shop, blocks=-(-allocated // 524288)),
+            lambda cloud: plain(cloud, "upload_file of the OVA", ova),
+            lambda cloud: ours(cloud, shop, "goldimg, via S3", ("--via", "s3")),
+        ]
+        rows = []
+        for way in ways:
+            with running(Path(scratch) / "aws") as cloud:
+                rows.append(way(cloud))
     print(f"allocated: {allocated}", file=sys.stderr)
     return rows
 
