@@ -768,6 +768,7 @@ def test_of_an_artifact_damaged_in_the_middle_no_image_is_made(
     for ended in (aws(shop, **options, dry_run=True), aws(shop, **options)):
         assert ended.status == "failed"
         assert str(path) in ended.error
+        assert "build it again with --force" in ended.error
     made = ("ebs:CompleteSnapshot", "ec2:ImportSnapshot", "ec2:ImportImage", "ec2:RegisterImage")
     assert not any(cloud.count(it) for it in made)
     assert inventory(cloud) == set()

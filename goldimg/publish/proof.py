@@ -20,6 +20,7 @@ from goldimg.publish.journal import Journal
 
 NOTED = "proven"  # the journal's key: what a run that goes on need not read again
 CRC32C = "crc32c"  # which hashlib does not know
+BUILD_AGAIN = "build it again with --force"
 
 Check = Callable[[Path, Heed], None]
 
@@ -116,7 +117,7 @@ def changed(path: Path) -> VerificationFailed:
     return VerificationFailed(
         f"{path} is not what was built",
         why="its SHA-256 is another than manifest.json says",
-        hint="build it again with --force",
+        hint=BUILD_AGAIN,
     )
 
 

@@ -16,7 +16,7 @@ from goldimg.project import locked
 from goldimg.publish.image import Image
 from goldimg.publish.job import Job, Rejected, Session, brief
 from goldimg.publish.journal import Journal, Resource, journal_path
-from goldimg.publish.proof import Proof
+from goldimg.publish.proof import BUILD_AGAIN, Proof
 from goldimg.publish.publisher import Preview, Publication, Publisher
 from goldimg.publish.records import Record, keep, now
 from goldimg.publish.retry import Policy
@@ -210,9 +210,12 @@ def _failed(
 
 def _explained(publisher: Publisher[Any], error: BaseException) -> GoldimgError:
     try:
-        return publisher.explain(error)
+        told = publisher.explain(error)
     except Exception:  # an explanation must not hide what it explains
         return GoldimgError(f"{publisher.name}: {type(error).__name__}: {brief(error)}")
+    if isinstance(told, VerificationFailed) and not told.hint:
+        told.hint = BUILD_AGAIN  # formats know what is wrong with a file, not where it came from
+    return told
 
 
 def _remove(
