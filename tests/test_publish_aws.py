@@ -30,7 +30,7 @@ from goldimg.config.publish.aws import AwsPublish
 from goldimg.errors import ConfigError
 from goldimg.formats import ova
 from goldimg.layout import data_root
-from goldimg.publish.aws import clients
+from goldimg.publish.aws import bucket, clients
 from goldimg.publish.aws.publisher import Aws
 from goldimg.publish.job import Session
 from goldimg.publish.records import published
@@ -441,6 +441,21 @@ def test_interrupted_at_any_step_it_goes_on(
     assert_whole(cloud, shop, **options)
     if options is FULL and step != "ebs:GetSnapshotBlock":
         assert cloud.count("ebs:PutSnapshotBlock") == blocks_in(raw_of(shop))  # none twice
+
+
+def test_parts_of_another_size_are_none_of_this_upload(
+    cloud: Cloud, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another release of goldimg may have sent them; the upload they belong to is gone on with."""
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "PART", 7 << 20)
+        Stop("block", patch)
+        assert aws(shop, workers=1, **S3).status == "interrupted"
+    ended = aws(shop, **S3)
+    assert ended.status == "published", ended.error
+    assert cloud.count("s3:CreateMultipartUpload") == 1
+    assert cloud.count("s3:UploadPart") == 3
+    assert_whole(cloud, shop, **S3)
 
 
 @AT_EACH_STEP

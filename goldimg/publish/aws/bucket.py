@@ -21,13 +21,12 @@ from goldimg.publish.aws.errors import GONE, code_of
 from goldimg.publish.job import Rejected
 from goldimg.publish.journal import Resource
 from goldimg.publish.publisher import UNFINISHED
-from goldimg.publish.transfer import Block, send_blocks
+from goldimg.publish.transfer import Block, blocks_of, send_blocks
 
 MIB = 1 << 20
-PART = 8 * MIB  # bytes; at least 5 MiB each, but for the last
+PART = 5 * MIB  # bytes, unless there would be too many: as few as S3 allows but for the last
 MOST_PARTS = 10_000
-WORKERS = 6
-UPLOAD = "s3"  # of the journal
+UNDER_WAY = 80 * MIB  # bytes in memory: 16 connections, where the SDK's own upload_file has 10
 
 
 class Part:
@@ -59,12 +58,13 @@ def put(work: Work, region: Region, extension: str) -> str:
     """The key of an object that holds these bytes, proven by its checksum; found or sent."""
     job, bucket = work.job, str(work.options.bucket)
     key = key_of(work, extension)
-    blocks = parts_of(region.size)
+    step = part_size(region.size)
+    parts = f"s3-{step // MIB}"  # of the journal; those of another size are none of these
     if _is_there(work, key, region.size):
         job.created("object", f"{bucket}/{key}", work.region, is_resumable=True, is_temporary=True)
         return key
     job.phase("uploading")
-    upload = _open(work, key)
+    upload = _open(work, key, parts)
     client = work.clients.get("s3", work.region)
 
     def send(block: Block, data: bytes) -> str:
@@ -80,25 +80,23 @@ def put(work: Work, region: Region, extension: str) -> str:
         return f"{answer['ETag']} {digest}"
 
     with Part(region) as source:
-        send_blocks(job, source, blocks, send, name=UPLOAD, workers=WORKERS)
-    _complete(work, key, upload)
+        blocks = blocks_of([(0, region.size)], region.size, step)
+        workers = max(1, min(work.options.workers, UNDER_WAY // step))
+        send_blocks(job, source, blocks, send, name=parts, workers=workers)
+    _complete(work, key, upload, parts)
     return key
 
 
-def parts_of(size: int) -> list[Block]:
-    """The parts of an upload of `size` bytes."""
-    step = max(PART, round_up(-(-size // MOST_PARTS), MIB))
-    return [
-        Block(index=number, offset=offset, size=min(step, size - offset))
-        for number, offset in enumerate(range(0, size, step))
-    ]
+def part_size(size: int) -> int:
+    """Bytes of each part of an upload of `size` bytes: whole MiB."""
+    return max(PART, round_up(-(-size // MOST_PARTS), MIB))
 
 
 def _resource(bucket: str, key: str, upload: str) -> tuple[str, str]:
     return "upload", f"{bucket}/{key}#{upload}"
 
 
-def _open(work: Work, key: str) -> str:
+def _open(work: Work, key: str, parts: str) -> str:
     """The multipart upload to go on with; others of the same object are aborted."""
     job, bucket = work.job, str(work.options.bucket)
     known = job.journal.find("upload", work.region)
@@ -106,7 +104,7 @@ def _open(work: Work, key: str) -> str:
     upload = known.id.rpartition("#")[2] if known else ""
     if known and upload not in running:
         job.say("the unfinished upload is gone: it starts again")
-        _forget(work, known)
+        _forget(work, known, parts)
         upload = ""
     if not upload:
         made = work.call(
@@ -133,9 +131,9 @@ def object_tags(tags: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in tags.items() if key.startswith("goldimg-")}
 
 
-def _forget(work: Work, resource: Resource) -> None:
-    work.job.journal.remove(resource)
-    work.job.journal.forget_blocks(UPLOAD)
+def _forget(work: Work, upload: Resource, parts: str) -> None:
+    work.job.journal.remove(upload)
+    work.job.journal.forget_blocks(parts)
 
 
 def uploads_of(work: Work, bucket: str, key: str) -> list[str]:
@@ -144,10 +142,10 @@ def uploads_of(work: Work, bucket: str, key: str) -> list[str]:
     return [str(it["UploadId"]) for it in found.get("Uploads", ()) if it["Key"] == key]
 
 
-def _checksums(work: Work) -> list[tuple[int, str, str]]:
+def _checksums(work: Work, parts: str) -> list[tuple[int, str, str]]:
     """(number, ETag, SHA-256 in base64) of each part that has arrived."""
     found = []
-    for index, note in sorted(work.job.journal.blocks(UPLOAD).items()):
+    for index, note in sorted(work.job.journal.blocks(parts).items()):
         tag, digest = note.split()
         found.append((index + 1, tag, digest))
     return found
@@ -159,9 +157,9 @@ def composite(digests: list[str]) -> str:
     return f"{base64.b64encode(hashlib.sha256(joined).digest()).decode()}-{len(digests)}"
 
 
-def _complete(work: Work, key: str, upload: str) -> None:
+def _complete(work: Work, key: str, upload: str, name: str) -> None:
     job, bucket = work.job, str(work.options.bucket)
-    parts = _checksums(work)
+    parts = _checksums(work, name)
     # Known before it exists, for the case that the answer is lost.
     job.created("object", f"{bucket}/{key}", work.region, is_resumable=True, is_temporary=True)
     expected = composite([digest for _, _, digest in parts])
@@ -184,7 +182,7 @@ def _complete(work: Work, key: str, upload: str) -> None:
             raise
     job.note("object", expected)
     if known := job.journal.find("upload", work.region):
-        _forget(work, known)
+        _forget(work, known, name)
     found = (_head(work, key) or {}).get("ChecksumSHA256")
     if not is_same(found, expected):
         raise Rejected(

@@ -55,7 +55,7 @@ def _by_blocks(file: File) -> list[Call]:
 
 def _by_bucket(work: Work, size: int, extension: str, operation: str) -> list[Call]:
     key = f"s3://{work.options.bucket}/{bucket.key_of(work, extension)}"
-    parts = len(bucket.parts_of(size))
+    parts = -(-size // bucket.part_size(size))
     return [
         Call(operation="CreateMultipartUpload", detail=key),
         Call(operation="UploadPart", detail=f"{parts} parts", size=size),
