@@ -28,6 +28,10 @@ class Cloud:
         self._clients: dict[tuple[str, str], Any] = {}
 
     @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
     def environment(self) -> dict[str, str]:
         """What an SDK needs to come here, as a user's shell would hold it."""
         return {

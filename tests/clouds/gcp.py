@@ -338,6 +338,7 @@ def disk_size(data: bytes) -> int:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # answers in two pieces would wait 40 ms for each other
     engine: Engine
 
     def log_message(self, *_: object) -> None:

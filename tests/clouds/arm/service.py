@@ -101,7 +101,7 @@ class Manager:
         self.faults: list[Fault] = []
         self.denied: list[str] = []  # patterns of "METHOD path" that this identity may not do
         self.broken: dict[str, tuple[str, str]] = {}  # type -> how operations on it end
-        self.seconds = 0.05
+        self.seconds = 0.01
         self.log: list[tuple[str, str, int]] = []
 
     def fail(self, method: str, path: str, **how: Any) -> Fault:
@@ -116,7 +116,7 @@ class Manager:
         self.denied.clear()
         self.broken.clear()
         self.log.clear()
-        self.seconds = 0.05
+        self.seconds = 0.01
 
     def count(self, method: str, path: str) -> int:
         """How many requests matched."""
@@ -213,6 +213,7 @@ class _Cut(Exception):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # answers in two pieces would wait 40 ms for each other
     manager: Manager
 
     def log_message(self, *_: object) -> None:
