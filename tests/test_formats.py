@@ -58,7 +58,6 @@ CHECKS: dict[str, Callable[[Path], object]] = {
 FRONTS: dict[str, Callable[[Path], None]] = {
     "qcow2": qcow2.check_front,
     "tar.gz": gcptar.check_front,
-    "ova": ova.check_front,
 }
 HEEDING: dict[str, Callable[[Path, Callable[[], None]], object]] = {
     "qcow2": qcow2.check,

@@ -131,13 +131,6 @@ def members(path: Path) -> list[tuple[str, Region]]:
     return found
 
 
-def check_front(path: Path) -> None:
-    """Validates all but the data of the disk; VerificationFailed as `check` raises it."""
-    from goldimg.formats import ova_check
-
-    ova_check.check_front(path)
-
-
 def check(path: Path, heed: Heed | None = None) -> None:
     """Validates archive, manifest, envelope and disk; VerificationFailed names offset and rule."""
     from goldimg.formats import ova_check

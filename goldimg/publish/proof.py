@@ -36,7 +36,7 @@ class Proof:
         self, file: File, journal: Journal, check: Check, algorithms: Sequence[str] = ()
     ) -> None:
         self._file, self._journal, self._check = file, journal, check
-        self._algorithms = tuple(dict.fromkeys(("sha256", *algorithms))) if algorithms else ()
+        self._algorithms = ("sha256", *algorithms) if algorithms else ()
         self._is_over = threading.Event()
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None

@@ -39,8 +39,6 @@ def write_snapshot(work: Work, disk: VmdkDisk) -> str:
     if job.journal.get("sealed") != snapshot:
         job.phase("uploading")
         _send(work, disk, snapshot, size)
-        job.phase("checking the file")
-        job.proven()
         _complete(work, snapshot)
     job.phase("completing")
     wait_completed(work, snapshot)

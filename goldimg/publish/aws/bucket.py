@@ -26,7 +26,7 @@ from goldimg.publish.transfer import Block, blocks_of, send_blocks
 MIB = 1 << 20
 PART = 5 * MIB  # bytes, unless there would be too many: as few as S3 allows but for the last
 MOST_PARTS = 10_000
-UNDER_WAY = 80 * MIB  # bytes in memory: 16 connections, where the SDK's own upload_file has 10
+UNDER_WAY = 60 * MIB  # bytes in memory: 12 connections, where the SDK's own upload_file has 10
 
 
 class Part:

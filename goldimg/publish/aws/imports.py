@@ -51,8 +51,6 @@ def _imported(work: Work, region: Region, extension: str, request: Any, task: An
     running = journal.find("import task", work.region)
     if running is None:
         key = bucket.put(work, region, extension)
-        job.phase("checking the file")
-        job.proven()
         given = journal.get("import request") or request(work, key)
         journal.set("import request", given)  # the same token finds the same task again
         operation = "import_snapshot" if extension == "vmdk" else "import_image"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from goldimg.errors import PublishFailed
 from goldimg.formats import ova
+from goldimg.formats.stream import sha256_of
 from goldimg.publish.aws import bucket, images, sharing
 from goldimg.publish.aws.clients import Work
 from goldimg.publish.aws.errors import DENIED, GONE, code_of
 from goldimg.publish.aws.planned import planned
+from goldimg.publish.proof import changed, mark
 from goldimg.publish.publisher import Preview
 
 # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RegisterImage.html
@@ -22,6 +25,7 @@ LARGEST = (
 )  # bytes of an EBS volume: 64 TiB, https://docs.aws.amazon.com/ebs/latest/userguide/
 NOWHERE = {"ami": "ami-00000000000000000", "snap": "snap-00000000000000000"}
 # https://docs.aws.amazon.com/general/latest/gr/ec2-service.html#limits_ec2
+CHECKED = "checked"  # the journal's key: the mark of the file that was
 QUOTAS = {"AMIs": "L-B665C33B", "Public AMIs": "L-0E3CBAB9"}
 
 
@@ -87,11 +91,19 @@ class Preflight:
                 self.problems.append(f"the tag {key} is reserved by AWS")
 
     def check_artifact(self) -> None:
-        """The OVA as far as its envelope and its disk's tables tell; the rest is the proof's."""
-        file = self.work.job.image.file("ova")
+        """The OVA by its sums and its format; not again where an unfinished run has done it."""
+        job = self.work.job
+        file = job.image.file("ova")
         if (file.virtual_size or 0) > LARGEST:
             self.problems.append("the disk is larger than a volume can be (64 TiB)")
-        ova.check_front(file.path)
+        if job.journal.get(CHECKED) == mark(file):
+            return
+        with ThreadPoolExecutor(1, "sha256") as pool:  # both read, one out of the page cache
+            hashing = pool.submit(sha256_of, file.path, job.check_cancelled)
+            ova.check(file.path, job.check_cancelled)
+            found = hashing.result().hex()
+        if found != file.sha256:
+            raise changed(file.path)
 
     def check_regions(self) -> None:
         """That each region exists and is switched on for the account."""

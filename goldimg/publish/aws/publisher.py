@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 from goldimg.config.publish.aws import AwsPublish
 from goldimg.errors import GoldimgError, UsageError
-from goldimg.formats import Heed, ova
+from goldimg.formats import ova
 from goldimg.formats.vmdk_read import VmdkDisk
 from goldimg.publish.aws import blocks, errors, images, imports, preflight, sharing
 from goldimg.publish.aws.clients import Clients, Work
@@ -19,6 +18,7 @@ from goldimg.publish.aws.removal import Remover
 from goldimg.publish.job import Job, Session
 from goldimg.publish.journal import Resource
 from goldimg.publish.promotion import Promoting, Promotion, Use
+from goldimg.publish.proof import mark
 from goldimg.publish.publisher import Orphan, Preview, Publication, Publisher
 
 T = TypeVar("T")
@@ -34,7 +34,6 @@ class Aws(Publisher[AwsPublish]):
 
     name = "aws"
     artifact = "ova"
-    digests = ("sha256",)
 
     def __init__(self, options: AwsPublish, session: Session) -> None:
         super().__init__(options, session)
@@ -65,9 +64,6 @@ class Aws(Publisher[AwsPublish]):
     def check(self, job: Job) -> Preview:
         return preflight.Preflight(self._work(job), self.regions).run()
 
-    def check_format(self, path: Path, heed: Heed) -> None:
-        ova.check(path, heed)
-
     def find(self, job: Job) -> Publication | None:
         work = self._work(job)
         found = []
@@ -95,14 +91,13 @@ class Aws(Publisher[AwsPublish]):
 
     def publish(self, job: Job) -> Publication:
         work = self._work(job)
+        job.note(preflight.CHECKED, mark(job.image.file("ova")))
         first = images.named(work, work.region)
         if first and images.is_ours(work, first) and first.state == "available":
             job.say(f"{first.id} in {first.region} is there already")
-            job.proven()
             verified = "found there by its name, tags and digest"
         else:
             snapshot, verified = self._snapshot(work)
-            job.proven()  # of a snapshot that an earlier run completed, too
             first = images.register(work, snapshot)
         first = images.wait_available(work, work.region, first)
         found = [first, *self._copies(work, first)]
