@@ -92,11 +92,21 @@ class Harbour:
         return found
 
     def run(self, tag: str, *words: str) -> str:
-        """What a container of the image prints."""
-        said: bytes = self.client.containers.run(
-            f"{self.repository}:{tag}", list(words) or None, network_mode="none", remove=True
+        """What a container of the image prints.
+
+        The SDK's `run` looks at the container while it ends, which Podman may answer with a 500.
+        """
+        container = self.client.containers.create(
+            f"{self.repository}:{tag}", list(words) or None, network_mode="none"
         )
-        return said.decode()
+        try:
+            container.start()
+            ended = container.wait(timeout=60)
+            assert ended["StatusCode"] == 0, container.logs()
+            said: bytes = container.logs(stderr=False)
+            return said.decode()
+        finally:
+            container.remove(force=True)
 
     def assert_published(self, outcome: Outcome, *statuses: str) -> None:
         """In the engine by its digest, in the registry as the artifact's own bytes; recorded."""
