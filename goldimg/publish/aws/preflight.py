@@ -23,9 +23,9 @@ NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 LARGEST = (
     64 << 40
 )  # bytes of an EBS volume: 64 TiB, https://docs.aws.amazon.com/ebs/latest/userguide/
+CHECKED = "checked"  # the journal's key: the mark of the file that was
 NOWHERE = {"ami": "ami-00000000000000000", "snap": "snap-00000000000000000"}
 # https://docs.aws.amazon.com/general/latest/gr/ec2-service.html#limits_ec2
-CHECKED = "checked"  # the journal's key: the mark of the file that was
 QUOTAS = {"AMIs": "L-B665C33B", "Public AMIs": "L-0E3CBAB9"}
 
 
