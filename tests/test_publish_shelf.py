@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from goldimg.publish.sweep import unpublish as take_back
 from goldimg.publish.virtualbox import VirtualboxPublisher
 from goldimg.publish.vmware import VmwarePublisher
 from tests.clouds import aws, azure, gcp
+from tests.clouds.handler import Handler
 from tests.publishing import Shop, Told, finish_image, make_shop, publish, session
 
 
@@ -164,16 +165,12 @@ def test_writers_of_one_catalog_do_not_lose_each_others_entries(tmp_path: Path) 
 # --- a server that takes PUT ---
 
 
-class Files(BaseHTTPRequestHandler):
+class Files(Handler):
     """A server as WebDAV modules are: PUT, GET, HEAD, DELETE, ETags and If-Match."""
 
-    protocol_version = "HTTP/1.1"
     files: dict[str, bytes]
     fail: list[int]
     login: str | None
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def _answer(self, status: int, data: bytes = b"", size: int | None = None) -> None:
         self.send_response(status)

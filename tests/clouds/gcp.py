@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -34,6 +34,7 @@ from google.cloud import compute_v1
 from google.protobuf.json_format import ParseError
 from isal import igzip as gzip
 
+from tests.clouds.handler import Handler
 from tests.clouds.proxy import Proxy, proxied
 from tests.clouds.services import environment, started
 
@@ -336,13 +337,8 @@ def disk_size(data: bytes) -> int:
     return members[0].size
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # answers in two pieces would wait 40 ms for each other
+class _Handler(Handler):
     engine: Engine
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def _handle(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
@@ -420,11 +416,11 @@ def google_cloud(directory: Path) -> Iterator[Google]:
         storage = stack.enter_context(proxied(port))
         engine = Engine(storage=f"http://127.0.0.1:{port}")
 
-        class Handler(_Handler):
+        class Here(_Handler):
             pass
 
-        Handler.engine = engine
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Here.engine = engine
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Here)
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()

@@ -16,10 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from io import BufferedIOBase
 from pathlib import Path
 from typing import BinaryIO
+
+from tests.clouds.handler import Handler
 
 CHUNK = 1 << 18
 HOP = {"connection", "keep-alive", "transfer-encoding", "proxy-authenticate", "te", "upgrade"}
@@ -101,13 +103,13 @@ class _Cut(Exception):
 def proxied(target: int | Path) -> Iterator[Proxy]:
     """A proxy on a free port of 127.0.0.1 before another port there, or a UNIX socket."""
 
-    class Handler(_Handler):
+    class Here(_Handler):
         behind = target
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Here)
     server.daemon_threads = True
     port = server.server_address[1]
-    Handler.proxy = proxy = Proxy(url=f"http://127.0.0.1:{port}", port=port)
+    Here.proxy = proxy = Proxy(url=f"http://127.0.0.1:{port}", port=port)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
@@ -129,20 +131,9 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # answers in two pieces would wait 40 ms for each other
+class _Handler(Handler):
     proxy: Proxy
     behind: int | Path
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def handle_one_request(self) -> None:
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            super().handle_one_request()
-            return
-        self.close_connection = True
 
     def _handle(self) -> None:
         fault = next(

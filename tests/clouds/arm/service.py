@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.clouds.handler import Handler
 
 Body = dict[str, Any]
 
@@ -211,19 +213,8 @@ class _Cut(Exception):
     """The connection ends here."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # answers in two pieces would wait 40 ms for each other
+class _Handler(Handler):
     manager: Manager
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def handle_one_request(self) -> None:
-        with contextlib.suppress(ConnectionError, TimeoutError, ssl.SSLError):
-            super().handle_one_request()
-            return
-        self.close_connection = True
 
     def _handle(self) -> None:
         parts = urlsplit(self.path)
@@ -319,9 +310,7 @@ class TlsServer(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def listening(
-    handler: type[BaseHTTPRequestHandler], context: ssl.SSLContext | None
-) -> Iterator[int]:
+def listening(handler: type[Handler], context: ssl.SSLContext | None) -> Iterator[int]:
     """The port of 127.0.0.1 on which `handler` answers, over TLS where there is a `context`."""
     server = TlsServer(("127.0.0.1", 0), handler)
     if context:
@@ -342,10 +331,10 @@ def listening(
 def serving(manager: Manager, context: ssl.SSLContext) -> Iterator[str]:
     """The manager's https URL, and the http URL of its tokens beside it."""
 
-    class Handler(_Handler):
+    class Here(_Handler):
         pass
 
-    Handler.manager = manager
-    with listening(Handler, context) as port, listening(Handler, None) as plain:
+    Here.manager = manager
+    with listening(Here, context) as port, listening(Here, None) as plain:
         manager.url = f"https://127.0.0.1:{port}"
         yield f"http://127.0.0.1:{plain}/msi/token"
